@@ -1,0 +1,69 @@
+//! Writing: objects that become durable together.
+
+use bytes::Bytes;
+
+use crate::{
+    blob::BlobService,
+    digest::{BlobDigest, DirectoryDigest},
+    directory::{Directory, DirectoryService},
+    error::Result,
+};
+
+/// A store of blobs and directories that can be written to.
+pub trait Castore: BlobService + DirectoryService {
+    /// Starts a batch of writes.
+    ///
+    /// # Errors
+    ///
+    /// If the store takes no writes now.
+    fn batch(&self) -> Result<Box<dyn WriteBatch>>;
+}
+
+/// Blobs and directories on their way into a store.
+///
+/// The digests come back at once; the objects are promised only when
+/// [`commit`](Self::commit) returns. A batch that is dropped instead promises nothing, and
+/// a blob that was begun but not finished in it never becomes visible.
+///
+/// A batch may do its work in the background, so that an error can surface in a later call
+/// than the one that caused it. After an error the batch is of no more use.
+pub trait WriteBatch: Send {
+    /// Adds a blob that is in memory as a whole.
+    ///
+    /// # Errors
+    ///
+    /// If the batch has failed. While a blob is being [written](Self::write) this is
+    /// [`Error::Invalid`](crate::Error::Invalid).
+    fn put_blob(&mut self, contents: Bytes) -> Result<BlobDigest>;
+
+    /// Appends to the blob being written, beginning one if there is none. How the contents
+    /// are cut into calls has no effect on what is stored.
+    ///
+    /// # Errors
+    ///
+    /// If the batch has failed.
+    fn write(&mut self, data: &[u8]) -> Result<()>;
+
+    /// Ends the blob being written; without a [`write`](Self::write) before it, that is
+    /// the empty blob.
+    ///
+    /// # Errors
+    ///
+    /// If the batch has failed.
+    fn finish_blob(&mut self) -> Result<BlobDigest>;
+
+    /// Adds a directory. What it refers to need not be there.
+    ///
+    /// # Errors
+    ///
+    /// If the batch has failed.
+    fn put_directory(&mut self, directory: &Directory) -> Result<DirectoryDigest>;
+
+    /// Makes everything in the batch durable and visible, and returns when it is.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be made durable: then nothing is promised, although single objects
+    /// of the batch may be there.
+    fn commit(self: Box<Self>) -> Result<()>;
+}
