@@ -1,0 +1,1 @@
+//! The gRPC services, under both sets of names.

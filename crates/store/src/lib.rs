@@ -1,0 +1,5 @@
+//! Store paths over castore: path infos, and NARs to and from blobs and directories.
+
+mod path_info;
+
+pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};
