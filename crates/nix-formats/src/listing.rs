@@ -18,9 +18,9 @@ pub const MAX_LISTING_BYTES: usize = 64 * 1024 * 1024;
 /// The contents of a `.ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
+    version: u32,
     /// The tree.
     pub root: ListingNode,
-    version: u32,
 }
 
 /// A node of a listing.
@@ -34,14 +34,14 @@ pub enum ListingNode {
     },
     /// A file.
     Regular {
+        /// Its size in bytes.
+        size: u64,
         /// Whether it is executable.
         #[serde(default, skip_serializing_if = "is_false")]
         executable: bool,
         /// Where in the NAR its contents begin, in bytes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nar_offset: Option<u64>,
-        /// Its size in bytes.
-        size: u64,
     },
     /// A symlink.
     Symlink {
@@ -103,7 +103,7 @@ pub enum ListingError {
 impl Listing {
     /// A listing of this tree.
     pub const fn new(root: ListingNode) -> Self {
-        Self { root, version: VERSION }
+        Self { version: VERSION, root }
     }
 
     /// Reads the JSON of a listing. Its directories may be nested about 60 deep: the JSON
@@ -249,5 +249,126 @@ impl ListingBuilder {
             None => self.root = Some(node),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> ListingNode {
+        ListingNode::Symlink { target: "target".to_owned() }
+    }
+
+    #[test]
+    fn builds_what_it_writes_and_reads() {
+        let mut builder = ListingBuilder::new();
+        builder.directory().expect("the root");
+        builder.entry(b"a").expect("a name");
+        builder.file(true, 3, 100).expect("a file");
+        builder.entry(b"z").expect("a name");
+        builder.symlink(b"a").expect("a symlink");
+        builder.entry("\u{e9}".as_bytes()).expect("a name");
+        builder.directory().expect("a directory");
+        builder.end_directory().expect("its end");
+        builder.end_directory().expect("the end");
+        let listing = builder.finish().expect("a tree");
+        let json = listing.to_json().expect("not deep");
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"version":1,"root":{"type":"directory","entries":{"#,
+                r#""a":{"type":"regular","size":3,"executable":true,"narOffset":100},"#,
+                r#""z":{"type":"symlink","target":"a"},"#,
+                "\"\u{e9}\":{\"type\":\"directory\",\"entries\":{}}}}}",
+            )
+        );
+        assert_eq!(Listing::from_json(json.as_bytes()).expect("what was written"), listing);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8() {
+        let mut builder = ListingBuilder::new();
+        let error = builder.symlink(b"\xff/x").expect_err("not UTF-8");
+        assert!(error.to_string().contains(r"\xff/x"), "{error}");
+        builder.directory().expect("the root");
+        let error = builder.entry(b"caf\xe9").expect_err("not UTF-8");
+        assert!(error.to_string().contains(r"caf\xe9"), "{error}");
+    }
+
+    #[test]
+    fn calls_that_make_no_tree() {
+        let call = |result: Result<(), ListingError>| {
+            assert!(matches!(result, Err(ListingError::Call { .. })), "{result:?}");
+        };
+        let mut builder = ListingBuilder::new();
+        call(builder.entry(b"a"));
+        call(builder.end_directory());
+        builder.directory().expect("the root");
+        call(builder.directory());
+        call(builder.file(false, 0, 0));
+        builder.entry(b"a").expect("a name");
+        call(builder.entry(b"b"));
+        assert!(ListingBuilder::new().finish().is_err());
+        assert!(builder.finish().is_err());
+        let mut builder = ListingBuilder::new();
+        builder.symlink(b"a").expect("the root");
+        call(builder.symlink(b"b"));
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let mut builder = ListingBuilder::new();
+        for _ in 1..MAX_DEPTH {
+            builder.directory().expect("not too deep");
+            builder.entry(b"d").expect("a name");
+        }
+        builder.directory().expect("the deepest");
+        builder.entry(b"d").expect("a name");
+        assert!(matches!(builder.directory(), Err(ListingError::TooDeep)));
+        builder.symlink(b"x").expect("a leaf");
+        for _ in 0..MAX_DEPTH {
+            builder.end_directory().expect("an end");
+        }
+        let listing = builder.finish().expect("a tree");
+        let json = listing.to_json().expect("not too deep");
+        // Deeper than the parser goes, and an error, not a panic.
+        assert!(matches!(Listing::from_json(json.as_bytes()), Err(ListingError::Json(_))));
+        let deeper = BTreeMap::from([("d".to_owned(), listing.root)]);
+        let deeper = Listing::new(ListingNode::Directory { entries: deeper });
+        assert!(matches!(deeper.to_json(), Err(ListingError::TooDeep)));
+    }
+
+    #[test]
+    fn depth_that_is_read() {
+        let mut root = link();
+        for _ in 0..60 {
+            root = ListingNode::Directory { entries: BTreeMap::from([("d".to_owned(), root)]) };
+        }
+        let listing = Listing::new(root);
+        let json = listing.to_json().expect("not too deep");
+        assert_eq!(Listing::from_json(json.as_bytes()).expect("60 deep"), listing);
+    }
+
+    #[test]
+    fn wrong_json() {
+        let read = |json: &str| Listing::from_json(json.as_bytes());
+        let root = r#"{"type":"symlink","target":"target"}"#;
+        let listing = read(&format!(r#"{{"root":{root},"version":1}}"#)).expect("any order");
+        assert_eq!(listing, Listing::new(link()));
+        let newer = read(&format!(r#"{{"root":{root},"version":2}}"#));
+        assert!(matches!(newer, Err(ListingError::Version { found: 2 })));
+        for json in [
+            "",
+            "{}",
+            r#"{"version":1}"#,
+            r#"{"version":1,"root":{"type":"socket"}}"#,
+            r#"{"version":1,"root":{"type":"regular"}}"#,
+            r#"{"version":1,"root":{"type":"regular","size":-1}}"#,
+        ] {
+            assert!(matches!(read(json), Err(ListingError::Json(_))), "{json}");
+        }
+        let large = vec![b' '; MAX_LISTING_BYTES + 1];
+        assert!(matches!(Listing::from_json(&large), Err(ListingError::TooLarge { .. })));
     }
 }

@@ -316,3 +316,188 @@ impl fmt::Display for NarInfo {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{HashAlgorithm, StorePathHash};
+
+    const HASH: &str = "sha256:1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s";
+
+    /// Only what must be there.
+    fn minimal() -> Vec<String> {
+        vec![
+            "StorePath: /nix/store/slnq0qwffq4zk8fvimrid70czkss4kch-tree".to_owned(),
+            "URL: nar/x.nar".to_owned(),
+            format!("NarHash: {HASH}"),
+            "NarSize: 120".to_owned(),
+        ]
+    }
+
+    fn parse(lines: &[String]) -> Result<NarInfo, NarInfoError> {
+        NarInfo::parse(&(lines.join("\n") + "\n"))
+    }
+
+    fn parse_with(line: &str) -> Result<NarInfo, NarInfoError> {
+        let mut lines = minimal();
+        lines.push(line.to_owned());
+        parse(&lines)
+    }
+
+    #[test]
+    fn what_may_be_missing() {
+        let info = parse(&minimal()).expect("all that is needed");
+        assert_eq!(info.compression, "bzip2");
+        assert_eq!(info.nar_size, 120);
+        assert_eq!((info.file_hash, info.file_size), (None, None));
+        assert!(info.references.is_empty() && info.signatures.is_empty());
+        assert_eq!((&info.deriver, &info.system, &info.ca), (&None, &None, &None));
+        let lines = ["Compression: ", "References:", "References: ", "CA: ", "Unknown: field: x"];
+        for line in lines.into_iter().chain(["Deriver: unknown-deriver"]) {
+            assert_eq!(parse_with(line), Ok(info.clone()), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_there() {
+        for (index, field) in ["StorePath", "URL", "NarHash", "NarSize"].into_iter().enumerate() {
+            let mut lines = minimal();
+            lines.remove(index);
+            assert_eq!(parse(&lines), Err(NarInfoError::Missing { field }));
+        }
+        assert_eq!(NarInfo::parse(""), Err(NarInfoError::Missing { field: "StorePath" }));
+    }
+
+    #[test]
+    fn what_may_be_there_once() {
+        for field in [
+            "StorePath",
+            "URL",
+            "Compression",
+            "FileHash",
+            "FileSize",
+            "NarHash",
+            "NarSize",
+            "References",
+            "Deriver",
+            "System",
+            "CA",
+        ] {
+            let mut lines = minimal();
+            lines.extend([format!("{field}: x"), format!("{field}: x")]);
+            assert_eq!(parse(&lines), Err(NarInfoError::Duplicate { field }));
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_allowed() {
+        let mut lines = minimal();
+        lines[3] = "NarSize: 0".to_owned();
+        assert!(matches!(parse(&lines), Err(NarInfoError::Value { field: "NarSize", .. })));
+        for size in ["", "+1", "-1", " 1", "1 ", "0x1", "18446744073709551616"] {
+            let result = parse_with(&format!("FileSize: {size}"));
+            assert!(matches!(result, Err(NarInfoError::Value { .. })), "{size:?}");
+        }
+        for url in ["", "a b", "a\r"] {
+            lines = minimal();
+            lines[1] = format!("URL: {url}");
+            assert!(matches!(parse(&lines), Err(NarInfoError::Value { field: "URL", .. })));
+        }
+        assert!(matches!(parse_with("FileHash: x"), Err(NarInfoError::Hash { .. })));
+        assert!(matches!(parse_with("References: x"), Err(NarInfoError::StorePath { .. })));
+        assert!(matches!(parse_with("Deriver: x"), Err(NarInfoError::StorePath { .. })));
+        assert!(matches!(parse_with("Deriver: "), Err(NarInfoError::StorePath { .. })));
+        assert!(matches!(parse_with("Sig: x"), Err(NarInfoError::Signature(_))));
+        assert!(matches!(parse_with("CA: x"), Err(NarInfoError::ContentAddress(_))));
+        assert!(matches!(parse_with("no field"), Err(NarInfoError::Line { line: 5 })));
+        assert!(matches!(parse_with(""), Err(NarInfoError::Line { line: 5 })));
+        let unfinished = minimal().join("\n");
+        assert_eq!(NarInfo::parse(&unfinished), Err(NarInfoError::Truncated));
+        let large = format!("X: {}\n", "x".repeat(MAX_NARINFO_BYTES));
+        assert!(matches!(NarInfo::parse(&large), Err(NarInfoError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_signature_smuggles_nothing_in() {
+        let mut info = parse(&minimal()).expect("all that is needed");
+        let name = "k\nCompression: none\nSig: k".to_owned();
+        info.signatures.push(Signature { name, bytes: [0; 64] });
+        let read = NarInfo::parse(&info.to_string()).expect("the rest");
+        info.signatures.clear();
+        assert_eq!(read, info);
+    }
+
+    #[test]
+    fn fingerprint_sorts_references() {
+        let path = |hash, name| {
+            StorePath::new(StorePathHash::from_bytes([hash; 20]), name).expect("a path")
+        };
+        // Nix sorts by the text, in which the last byte comes first.
+        let (a, b, c) = (path(1, "b"), path(1, "c"), path(2, "a"));
+        let hash = NarHash::parse_nix_string(HASH).expect("a hash");
+        let text = fingerprint(&a, &hash, 7, &[c.clone(), b.clone(), a.clone(), b.clone()]);
+        let paths = [&a, &b, &c].map(StorePath::absolute).join(",");
+        assert_eq!(text, format!("1;{};{HASH};7;{paths}", a.absolute()));
+        assert_eq!(fingerprint(&a, &hash, 7, &[]), format!("1;{};{HASH};7;", a.absolute()));
+    }
+
+    fn any_path() -> impl Strategy<Value = StorePath> {
+        (any::<[u8; 20]>(), "[a-z]{1,8}").prop_map(|(hash, name)| {
+            StorePath::new(StorePathHash::from_bytes(hash), name).expect("an allowed name")
+        })
+    }
+
+    fn any_narinfo() -> impl Strategy<Value = NarInfo> {
+        let hash = || any::<[u8; 32]>().prop_map(NarHash::from_bytes);
+        let signature = ("[a-z.-]{1,9}", any::<[u8; 64]>())
+            .prop_map(|(name, bytes)| Signature::new(name, bytes).expect("an allowed name"));
+        let ca = any::<[u8; 32]>().prop_map(|digest| ContentAddress::Fixed {
+            recursive: digest[0] & 1 == 0,
+            algorithm: HashAlgorithm::Sha256,
+            digest: digest.to_vec(),
+        });
+        let required = (any_path(), "[!-~]{1,30}", "[a-z]{1,5}", hash(), 1..=u64::MAX);
+        let optional = (
+            proptest::option::of(hash()),
+            proptest::option::of(any::<u64>()),
+            proptest::collection::btree_set(any_path(), 0..6),
+            proptest::option::of(any_path()),
+            proptest::option::of("[a-z0-9_-]{1,12}"),
+            proptest::collection::vec(signature, 0..4),
+            proptest::option::of(ca),
+        );
+        (required, optional).prop_map(|(required, optional)| {
+            let (store_path, url, compression, nar_hash, nar_size) = required;
+            let (file_hash, file_size, references, deriver, system, signatures, ca) = optional;
+            NarInfo {
+                store_path,
+                url,
+                compression,
+                file_hash,
+                file_size,
+                nar_hash,
+                nar_size,
+                references: references.into_iter().collect(),
+                deriver,
+                system,
+                signatures,
+                ca,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(info in any_narinfo()) {
+            prop_assert_eq!(NarInfo::parse(&info.to_string()), Ok(info));
+        }
+
+        #[test]
+        fn any_text_is_an_answer(info in any_narinfo(), cut in any::<prop::sample::Index>()) {
+            let text = info.to_string();
+            let _ = NarInfo::parse(&text[..cut.index(text.len())]);
+        }
+    }
+}

@@ -20,7 +20,7 @@ pub enum Error {
     /// The input is not a NAR, or the calls to a writer do not make one.
     #[error("NAR is not valid at byte {offset}: {reason}")]
     Invalid {
-        /// Where the token begins that is wrong.
+        /// Where the string or literal begins that is wrong, to eight bytes.
         offset: u64,
         /// What is wrong with it.
         reason: Reason,

@@ -306,3 +306,123 @@ pub(super) fn check_target(target: &[u8]) -> Result<(), Reason> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> Writer<Vec<u8>> {
+        Writer::new(Vec::new()).expect("a Vec takes all")
+    }
+
+    fn reason<T: std::fmt::Debug>(result: Result<T, Error>) -> Reason {
+        match result {
+            Err(Error::Invalid { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn skipped_contents_count_but_are_not_written() -> Result<(), Error> {
+        let mut writer = writer();
+        writer.file_header(true, 13)?;
+        let before = std::mem::take(writer.get_mut());
+        assert_eq!(writer.position(), before.len() as u64);
+        writer.file_data(b"abc")?;
+        writer.skip_file_data(10)?;
+        assert_eq!(writer.get_ref(), b"abc");
+        writer.end_file()?;
+        assert_eq!(writer.position(), before.len() as u64 + 13 + 3 + 16);
+        assert_eq!(writer.finish()?.len(), 3 + 3 + 16);
+        Ok(())
+    }
+
+    #[test]
+    fn contents_of_another_length() -> Result<(), Error> {
+        for (size, data) in [(3, "ab"), (0, "a"), (2, "abc")] {
+            let mut writer = writer();
+            writer.file_header(false, size)?;
+            let result = writer.file_data(data.as_bytes()).and_then(|()| writer.end_file());
+            assert_eq!(reason(result), Reason::FileLength);
+        }
+        let mut skipping = writer();
+        skipping.file_header(false, 2)?;
+        assert_eq!(reason(skipping.skip_file_data(3)), Reason::FileLength);
+        let size = MAX_FILE_BYTES + 1;
+        assert_eq!(reason(writer().file_header(false, size)), Reason::FileTooLarge { size });
+        Ok(())
+    }
+
+    #[test]
+    fn calls_out_of_order() -> Result<(), Error> {
+        let is_call = |result| assert!(matches!(reason(result), Reason::Call { .. }));
+        is_call(writer().entry(b"a"));
+        is_call(writer().end_entry());
+        is_call(writer().end_directory());
+        is_call(writer().file_data(b""));
+        is_call(writer().skip_file_data(0));
+        is_call(writer().end_file());
+        is_call(writer().finish().map(|_| ()));
+
+        let mut second_root = writer();
+        second_root.symlink(b"a")?;
+        is_call(second_root.symlink(b"a"));
+
+        let mut entry_without_node = writer();
+        entry_without_node.directory()?;
+        entry_without_node.entry(b"a")?;
+        is_call(entry_without_node.end_entry());
+
+        let mut open = writer();
+        open.directory()?;
+        open.entry(b"a")?;
+        open.directory()?;
+        open.end_directory()?;
+        is_call(open.end_directory());
+        // The writer stays failed, whatever comes.
+        assert_eq!(reason(open.end_entry()), Reason::AfterError);
+        assert_eq!(reason(open.finish()), Reason::AfterError);
+        Ok(())
+    }
+
+    #[test]
+    fn names_and_targets() -> Result<(), Error> {
+        let name = |names: &[&[u8]]| {
+            let mut writer = writer();
+            writer.directory()?;
+            for name in names {
+                writer.entry(name)?;
+                writer.symlink(b"t")?;
+                writer.end_entry()?;
+            }
+            Ok(())
+        };
+        name(&[b"A", b"a", b"a-", b"a.b", b"a0", b"b", b"\xff"])?;
+        assert_eq!(reason(name(&[b"b", b"a"])), Reason::NameOrder);
+        assert_eq!(reason(name(&[b"ab", b"a"])), Reason::NameOrder);
+        assert_eq!(reason(name(&[b"a", b"a"])), Reason::NameTwice);
+        assert_eq!(reason(name(&[b""])), Reason::NameEmpty);
+        assert_eq!(reason(name(&[b"."])), Reason::NameDots);
+        assert_eq!(reason(name(&[b".."])), Reason::NameDots);
+        assert_eq!(reason(name(&[b"a/b"])), Reason::NameBytes);
+        assert_eq!(reason(name(&[b"a\0"])), Reason::NameBytes);
+        name(&[&[b'a'; 255]])?;
+        assert_eq!(reason(name(&[&[b'a'; 256]])), Reason::NameTooLong { len: 256 });
+
+        assert_eq!(reason(writer().symlink(b"")), Reason::TargetEmpty);
+        assert_eq!(reason(writer().symlink(b"a\0")), Reason::TargetBytes);
+        writer().symlink(&[b'a'; 4095])?;
+        let long = writer().symlink(&[b'a'; 4096]);
+        assert_eq!(reason(long), Reason::TargetTooLong { len: 4096 });
+        Ok(())
+    }
+
+    #[test]
+    fn a_sink_that_fails() {
+        let sink = [0; 30];
+        let mut room = sink;
+        let mut writer = Writer::new(&mut room[..]).expect("there is room for the magic");
+        assert!(matches!(writer.directory(), Err(Error::Io(_))));
+        assert_eq!(reason(writer.directory()), Reason::AfterError);
+    }
+}

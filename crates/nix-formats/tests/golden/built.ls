@@ -1,0 +1,1 @@
+{"version":1,"root":{"type":"directory","entries":{"manifest.nix":{"type":"symlink","target":"/nix/store/yc3hmlp4x80flabawnfvizlmghq0sh2f-manifest"}}}}

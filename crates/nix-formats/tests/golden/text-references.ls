@@ -1,0 +1,1 @@
+{"version":1,"root":{"type":"regular","size":99,"narOffset":96}}
