@@ -1,0 +1,163 @@
+//! Accepting connections, and shutting down.
+
+use std::{convert::Infallible, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
+
+use axum::Router;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{
+    ListenError, Listener, ServeOptions,
+    connection::Connections,
+    listener::Accepted,
+    open_files,
+    peer::Peer,
+    tasks::{Phase, Tasks, tasks},
+};
+
+/// Pause after a failed accept. What makes one fail, usually a lack of file descriptors,
+/// passes only when other connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time that tasks have to end after they were told to drop everything. They need none but
+/// for what they are doing that moment.
+const ABORT_WAIT: Duration = Duration::from_secs(2);
+
+/// Serves `router` on `listeners` until `shutdown` resolves. Then it stops to accept, lets
+/// the requests that have begun end for [`ServeOptions::grace`], and cuts what is left.
+///
+/// Work that handlers have on other threads is not its business: whoever owns the runtime
+/// ends it, within a time limit of its own.
+///
+/// # Errors
+///
+/// If there are no listeners. What goes wrong later concerns single connections.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    router: Router,
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ListenError> {
+    if listeners.is_empty() {
+        return Err(ListenError::NoListeners);
+    }
+    open_files::raise_limit();
+    let (mut control, tasks) = tasks();
+    let acceptor = Acceptor::new(listeners, router, tasks, &options);
+    tokio::select! {
+        biased;
+        () = shutdown => {}
+        never = acceptor.accept_forever() => match never {},
+    }
+    // Closes the listeners, so that nobody connects any more.
+    drop(acceptor);
+
+    control.enter(Phase::Ending);
+    if timeout(options.grace, control.ended()).await.is_err() {
+        warn!(grace = ?options.grace, "cutting the transfers that are still open");
+        control.enter(Phase::Over);
+        if timeout(ABORT_WAIT, control.ended()).await.is_err() {
+            warn!("some connections did not end");
+        }
+    }
+    Ok(())
+}
+
+struct Acceptor {
+    listeners: Vec<Listener>,
+    connections: Arc<Connections>,
+    tasks: Tasks,
+    /// One permit for each further connection.
+    slots: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    fn new(listeners: Vec<Listener>, router: Router, tasks: Tasks, options: &ServeOptions) -> Self {
+        let connections = Arc::new(Connections::new(router, tasks.clone(), options));
+        let slots = Arc::new(Semaphore::new(options.max_connections.max(1)));
+        Self { listeners, connections, tasks, slots }
+    }
+
+    async fn accept_forever(&self) -> Infallible {
+        let mut turn = 0;
+        // A lasting trouble is told once, not ten times in a second.
+        let mut told = false;
+        loop {
+            let slot = self.slot().await;
+            match self.accept(&mut turn).await {
+                Ok(accepted) => {
+                    told = false;
+                    self.start(accepted, slot);
+                }
+                Err(error) if is_of_the_peer(&error) => {
+                    debug!(%error, "a connection was gone before it was accepted");
+                }
+                Err(error) => {
+                    if !told {
+                        warn!(%error, "cannot accept connections now, trying again");
+                    }
+                    told = true;
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        if self.slots.available_permits() == 0 {
+            debug!("as many connections as are allowed are open, new ones wait");
+        }
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        slot.expect("the semaphore is never closed")
+    }
+
+    /// The next connection of any listener, each listener having its turn.
+    async fn accept(&self, turn: &mut usize) -> io::Result<Accepted> {
+        poll_fn(|cx| {
+            for _ in 0..self.listeners.len() {
+                *turn = (*turn + 1) % self.listeners.len();
+                if let Poll::Ready(accepted) = self.listeners[*turn].poll_accept(cx) {
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn start(&self, accepted: Accepted, slot: OwnedSemaphorePermit) {
+        let connections = Arc::clone(&self.connections);
+        self.tasks.spawn(async move {
+            match accepted {
+                Accepted::Unix(stream) => connections.serve(stream, Peer::Unix).await,
+                Accepted::Tcp(stream, remote) => match prepare(&stream) {
+                    Ok(local) => connections.serve(stream, Peer::Tcp { local, remote }).await,
+                    Err(error) => debug!(%remote, %error, "a connection was gone at once"),
+                },
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// Sets up an accepted stream and tells its local address.
+fn prepare(stream: &TcpStream) -> io::Result<std::net::SocketAddr> {
+    // Answers are written in whole buffers: waiting for more only delays their ends.
+    stream.set_nodelay(true)?;
+    stream.local_addr()
+}
+
+/// Whether accepting failed for something that the peer did, so that the next may succeed.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
