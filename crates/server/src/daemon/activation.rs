@@ -29,7 +29,8 @@ fn take(passed: &mut ListenFd) -> Result<Vec<Listener>, ListenError> {
     for index in 0..passed.len() {
         // A TCP socket is refused as a Unix one and the other way around, and stays there.
         if let Ok(unix) = passed.take_unix_listener(index) {
-            listeners.extend(unix.map(Listener::from_unix).transpose().map_err(passed_error(index))?);
+            listeners
+                .extend(unix.map(Listener::from_unix).transpose().map_err(passed_error(index))?);
             continue;
         }
         let tcp = passed.take_tcp_listener(index).map_err(passed_error(index))?;

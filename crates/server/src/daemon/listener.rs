@@ -72,9 +72,9 @@ impl Listener {
 
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match &self.socket {
-            Socket::Tcp(listener) => listener
-                .poll_accept(cx)
-                .map_ok(|(stream, remote)| Accepted::Tcp(stream, remote)),
+            Socket::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, remote)| Accepted::Tcp(stream, remote))
+            }
             Socket::Unix(listener) => {
                 listener.poll_accept(cx).map_ok(|(stream, _)| Accepted::Unix(stream))
             }
@@ -95,7 +95,11 @@ pub async fn bind(addresses: &[ListenAddress]) -> Result<Vec<Listener>, ListenEr
     {
         return bind_each(&[address]).await;
     }
-    if addresses.is_empty() { bind_loopback(&ListenAddress::DEFAULTS).await } else { bind_each(addresses).await }
+    if addresses.is_empty() {
+        bind_loopback(&ListenAddress::DEFAULTS).await
+    } else {
+        bind_each(addresses).await
+    }
 }
 
 async fn bind_each(addresses: &[ListenAddress]) -> Result<Vec<Listener>, ListenError> {
@@ -124,8 +128,7 @@ async fn bind_loopback(addresses: &[ListenAddress]) -> Result<Vec<Listener>, Lis
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
 }
 
 async fn bind_one(address: &ListenAddress) -> Result<Vec<Listener>, ListenError> {

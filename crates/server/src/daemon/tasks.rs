@@ -73,8 +73,7 @@ impl Tasks {
     /// Resolves when the shutdown is as far as `phase`.
     pub(super) async fn reached(&mut self, phase: Phase) {
         // An error means that the other end was dropped, which is the end as well.
-        let _: Result<_, watch::error::RecvError> =
-            self.phases.wait_for(|now| *now >= phase).await;
+        let _: Result<_, watch::error::RecvError> = self.phases.wait_for(|now| *now >= phase).await;
     }
 }
 
