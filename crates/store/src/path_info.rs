@@ -62,6 +62,27 @@ pub trait PathInfoService: Send + Sync {
     /// All path infos, by hash part.
     fn path_infos(&self) -> Box<dyn Iterator<Item = Result<PathInfo>> + Send + '_>;
 
+    /// Up to `limit` path infos by hash part, beginning behind `after`, or with the first.
+    /// Fewer than `limit` means that there are no more.
+    ///
+    /// For who cannot hold an iterator open; a store should do better than to begin anew.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot tell.
+    fn path_infos_after(
+        &self,
+        after: Option<&StorePathHash>,
+        limit: usize,
+    ) -> Result<Vec<PathInfo>> {
+        let behind =
+            |path_info: &PathInfo| after.is_none_or(|hash| path_info.store_path.hash() > hash);
+        self.path_infos()
+            .filter(|path_info| path_info.as_ref().map_or(true, behind))
+            .take(limit)
+            .collect()
+    }
+
     /// Size and hash of the NAR of `node`, remembered by the node's digest; `None` if not
     /// all of its contents are stored.
     ///
