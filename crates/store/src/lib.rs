@@ -1,7 +1,62 @@
 //! Store paths over castore: path infos, and NARs to and from blobs and directories.
+//!
+//! [`Store`] puts the two sides of a store together, the castore with the contents and the
+//! records with everything else: path infos, NAR hashes, uploads from Nix, documents. A NAR
+//! is never stored: [`NarPlan`] says what it is made of, [`ingest_nar`] takes it apart, and
+//! [`ingest_path`] does the same with a tree in the file system.
+//!
+//! This crate speaks no protocol and runs no daemon; it is synchronous, and whoever is not
+//! calls it from a thread that may block. The castore knows nothing of what is here: it
+//! sees opaque records ([`kinds`]).
+//!
+//! # Invariants
+//!
+//! - A NAR digest is kept for a node only if the whole NAR was read or written with it, so
+//!   that finding the record is proof of size and hash.
+//! - [`Store::served`] gives a path to Nix only with a size and hash proved that way.
+//! - What comes from outside is bounded before it is kept in memory: [`MAX_TREE_ENTRIES`],
+//!   [`MAX_PLAN_BYTES`], [`MAX_OPEN_ENTRIES`], [`MAX_WHOLE_FILE_BYTES`].
+//! - Nothing here recurses along a tree: its depth costs memory, never the stack.
 
 mod path_info;
 mod stats;
 
+pub mod kinds;
+mod record_value;
+
+mod nar_digest_record;
+mod node_record;
+mod path_info_record;
+
+mod nar_cursor;
+mod nar_plan;
+mod plan_cache;
+mod tree_walk;
+
+mod listing;
+
+mod ingest;
+mod tree_builder;
+
+mod import;
+
+mod store;
+
+mod document;
+mod narinfo_upload;
+mod served;
+mod upload;
+
+pub use document::{Document, DocumentKind};
+pub use import::{ImportError, ImportObserver, import_path, ingest_path};
+pub use ingest::{IngestError, IngestedNar, MAX_WHOLE_FILE_BYTES, ingest_nar};
+pub use nar_plan::{MAX_PLAN_BYTES, NarPlan, PlannedBlob, RenderError};
+pub use narinfo_upload::NarInfoRejection;
 pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};
+pub use plan_cache::MAX_CACHED_PLAN_BYTES;
+pub use served::ServedPath;
 pub use stats::{StatsSource, StoreStats};
+pub use store::{Store, StoreOptions};
+pub use tree_builder::MAX_OPEN_ENTRIES;
+pub use tree_walk::MAX_TREE_ENTRIES;
+pub use upload::{TOUCH_INTERVAL_S, UploadedNar};

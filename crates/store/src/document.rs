@@ -1,0 +1,120 @@
+//! Documents: small bodies that Nix keeps beside the paths, under names of their own.
+//!
+//! The record of a document, under the byte of its sort and its name; the body is a blob:
+//!
+//! ```text
+//! {"v":1, "digest":base64, "size":…, "content_type":…}
+//! ```
+
+use bytes::{Bytes, BytesMut};
+use granary_castore::{BlobDigest, Error, RecordWrite, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Store, kinds,
+    record_value::{self, base64},
+};
+
+/// What sort of document it is. Names are unique within a sort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DocumentKind {
+    /// A build log, `log/<derivation>`.
+    Log,
+    /// An index of debug information, `debuginfo/<build id>`.
+    DebugInfo,
+    /// A realisation, `realisations/<id>.doi` or one of the newer build traces.
+    Realisation,
+    /// A listing that was uploaded, `<hash>.ls`.
+    Listing,
+}
+
+impl DocumentKind {
+    /// The byte in front of the name, part of the store's format.
+    const fn tag(self) -> u8 {
+        match self {
+            Self::Log => b'l',
+            Self::DebugInfo => b'd',
+            Self::Realisation => b'r',
+            Self::Listing => b's',
+        }
+    }
+}
+
+/// Where the body of a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The blob with the body.
+    pub digest: BlobDigest,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Its media type, as whoever uploaded it said.
+    pub content_type: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DocumentRecord {
+    #[serde(with = "base64")]
+    digest: [u8; 32],
+    size: u64,
+    content_type: String,
+}
+
+impl Store {
+    /// Keeps a document, whose body is committed, in the place of an older one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the name is empty or over 254 bytes, or the body is not stored;
+    /// or if it could not be made durable.
+    pub fn put_document(&self, kind: DocumentKind, name: &[u8], document: &Document) -> Result<()> {
+        let key = key(kind, name)?;
+        let stored = self.blobs().stat(&document.digest)?;
+        if stored.map(|stat| stat.size_bytes) != Some(document.size_bytes) {
+            return Err(Error::invalid(format!(
+                "blob {} with the {} bytes of a document is not stored",
+                document.digest, document.size_bytes
+            )));
+        }
+        let value = record_value::encode(&DocumentRecord {
+            digest: *document.digest.as_bytes(),
+            size: document.size_bytes,
+            content_type: document.content_type.clone(),
+        });
+        self.records().write_records(vec![RecordWrite {
+            kind: kinds::DOCUMENT,
+            key,
+            value: Some(value),
+        }])
+    }
+
+    /// The document of that name; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If what is stored is damaged, or the store cannot tell.
+    pub fn document(&self, kind: DocumentKind, name: &[u8]) -> Result<Option<Document>> {
+        let Ok(key) = key(kind, name) else { return Ok(None) };
+        let Some(value) = self.records().record(kinds::DOCUMENT, &key)? else { return Ok(None) };
+        let what = || format!("the record of document \"{}\"", name.escape_ascii());
+        let record: DocumentRecord = record_value::decode(what, &value)?;
+        Ok(Some(Document {
+            digest: BlobDigest::from_bytes(record.digest),
+            size_bytes: record.size,
+            content_type: record.content_type,
+        }))
+    }
+}
+
+fn key(kind: DocumentKind, name: &[u8]) -> Result<Bytes> {
+    let max_bytes = kinds::MAX_KEY_BYTES - 1;
+    if name.is_empty() || name.len() > max_bytes {
+        return Err(Error::invalid(format!(
+            "the name of a document has 1 to {max_bytes} bytes, this one {}",
+            name.len()
+        )));
+    }
+    let mut key = BytesMut::with_capacity(1 + name.len());
+    key.extend_from_slice(&[kind.tag()]);
+    key.extend_from_slice(name);
+    Ok(key.freeze())
+}

@@ -1,0 +1,269 @@
+//! Trees of the file system into blobs and directories, in one pass.
+//!
+//! One thread walks and reads ahead ([`walker`]); the calling thread hashes the NAR and
+//! gives the contents to the batch, which does its own work in the background. Between them
+//! is a bounded queue of steps ([`step`]).
+
+mod error;
+mod step;
+mod walker;
+
+use std::{
+    path::Path,
+    sync::mpsc::{self, Receiver},
+    thread,
+};
+
+use granary_castore::{Castore, Error, Node, SymlinkTarget, WriteBatch};
+use granary_nix_formats::{ContentAddress, HashAlgorithm, NarHash, StorePath, nar};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    IngestedNar, NarDigest, NarFacts, PathInfo, PathInfoService, Store, tree_builder::TreeBuilder,
+};
+
+pub use error::ImportError;
+use step::{Packet, QUEUE_PACKETS, Step};
+
+/// Is told how an import gets on, on the thread that called for it.
+pub trait ImportObserver {
+    /// So many bytes of contents were read and handed on.
+    fn data(&self, _bytes: u64) {}
+
+    /// A file is complete.
+    fn file(&self) {}
+}
+
+/// Nobody watches.
+impl ImportObserver for () {}
+
+/// Reads the tree at `path` and adds it to `batch`, directories behind what is in them.
+/// The batch is left for the caller to commit.
+///
+/// As in Nix, a file is executable if its owner may execute it, a symlink (also `path`
+/// itself) is not followed, and no other property of a file counts. File descriptors are
+/// bounded whatever the depth, memory by a queue of a few MiB and
+/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES).
+///
+/// # Errors
+///
+/// If something cannot be read, changes meanwhile, or is neither file, directory nor
+/// symlink; or if the batch fails. The batch must then be dropped.
+pub fn ingest_path(
+    path: &Path,
+    batch: &mut dyn WriteBatch,
+    observer: &dyn ImportObserver,
+) -> Result<IngestedNar, ImportError> {
+    let (sender, receiver) = mpsc::sync_channel(QUEUE_PACKETS);
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("import-read".to_owned())
+            .spawn_scoped(scope, move || walker::walk(path, sender))
+            .map_err(|source| ImportError::file("start a thread for", path, source))?;
+        // It owns the receiver: when it fails, the walker notices and ends.
+        consume(receiver, batch, observer)
+    })
+}
+
+/// Imports the tree at `path` under `name`, or its own file name, as `nix-store --add`
+/// does: its store path follows from its contents alone. Returns the path info once
+/// everything is durable.
+///
+/// # Errors
+///
+/// As [`ingest_path`]; or if Nix does not allow the name, or the path info cannot be kept.
+pub fn import_path(
+    castore: &dyn Castore,
+    path_infos: &dyn PathInfoService,
+    path: &Path,
+    name: Option<&str>,
+    observer: &dyn ImportObserver,
+) -> Result<PathInfo, ImportError> {
+    let (path_info, _) = import_contents(castore, path, name, observer)?;
+    Ok(path_infos.put_path_info(path_info)?)
+}
+
+impl Store {
+    /// As [`import_path`], into this store, which also remembers the hash of the NAR.
+    ///
+    /// # Errors
+    ///
+    /// As [`import_path`].
+    pub fn import_path(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        observer: &dyn ImportObserver,
+    ) -> Result<PathInfo, ImportError> {
+        let (path_info, nar) = import_contents(&**self.castore(), path, name, observer)?;
+        self.put_verified_path_info(&path_info, &nar)?;
+        Ok(path_info)
+    }
+}
+
+/// Makes the contents durable, and the path info that belongs to them.
+fn import_contents(
+    castore: &dyn Castore,
+    path: &Path,
+    name: Option<&str>,
+    observer: &dyn ImportObserver,
+) -> Result<(PathInfo, NarDigest), ImportError> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => file_name(path)?,
+    };
+    // A name that is not allowed is noticed before everything is read, not after.
+    StorePath::for_source(name.as_str(), &NarHash::from_bytes([0; 32]))
+        .map_err(ImportError::Name)?;
+    let mut batch = castore.batch()?;
+    let IngestedNar { node, nar } = ingest_path(path, &mut *batch, observer)?;
+    batch.commit()?;
+    let store_path = StorePath::for_source(name, &nar.nar_hash).map_err(ImportError::Name)?;
+    let facts = NarFacts {
+        nar_size: nar.nar_size,
+        nar_hash: nar.nar_hash,
+        signatures: Vec::new(),
+        reference_names: Vec::new(),
+        deriver: None,
+        ca: Some(ContentAddress::Fixed {
+            recursive: true,
+            algorithm: HashAlgorithm::Sha256,
+            digest: nar.nar_hash.as_bytes().to_vec(),
+        }),
+    };
+    let path_info = PathInfo { store_path, node, references: Vec::new(), nar: Some(facts) };
+    Ok((path_info, nar))
+}
+
+/// The last name of `path`; of the directory that it means, if it ends in `.` or `..`.
+fn file_name(path: &Path) -> Result<String, ImportError> {
+    let resolved;
+    let name = if let Some(name) = path.file_name() {
+        Some(name)
+    } else {
+        resolved = path
+            .canonicalize()
+            .map_err(|source| ImportError::file("find the name of", path, source))?;
+        resolved.file_name()
+    };
+    name.and_then(|name| name.to_str())
+        .map(str::to_owned)
+        .ok_or_else(|| ImportError::NoName { path: path.to_owned() })
+}
+
+/// Takes the steps of the walker to the NAR's hash, the batch and the directories.
+fn consume(
+    packets: Receiver<Packet>,
+    batch: &mut dyn WriteBatch,
+    observer: &dyn ImportObserver,
+) -> Result<IngestedNar, ImportError> {
+    let mut consumer = Consumer {
+        nar: nar::Writer::new(HashSink(Sha256::new()))?,
+        tree: TreeBuilder::default(),
+        depth: 0,
+        large: None,
+        batch,
+        observer,
+    };
+    for packet in packets {
+        for step in packet? {
+            consumer.step(step)?;
+        }
+    }
+    let nar_size = consumer.nar.position();
+    let HashSink(hasher) = consumer.nar.finish()?;
+    let nar_hash = NarHash::from_bytes(hasher.finalize().into());
+    Ok(IngestedNar { node: consumer.tree.finish()?, nar: NarDigest { nar_size, nar_hash } })
+}
+
+struct Consumer<'a> {
+    nar: nar::Writer<HashSink>,
+    tree: TreeBuilder,
+    /// How many directories are open.
+    depth: usize,
+    /// The file whose contents come in pieces: executable or not, and its size.
+    large: Option<(bool, u64)>,
+    batch: &'a mut dyn WriteBatch,
+    observer: &'a dyn ImportObserver,
+}
+
+impl Consumer<'_> {
+    fn step(&mut self, step: Step) -> Result<(), ImportError> {
+        match step {
+            Step::Directory => {
+                self.nar.directory()?;
+                self.tree.directory();
+                self.depth += 1;
+            }
+            Step::Entry { name } => {
+                self.nar.entry(&name)?;
+                self.tree.entry(name)?;
+            }
+            Step::EndDirectory => {
+                self.nar.end_directory()?;
+                self.tree.end_directory(self.batch)?;
+                self.depth -= 1;
+                self.end_entry()?;
+            }
+            Step::Symlink { target } => {
+                self.nar.symlink(&target)?;
+                let target = SymlinkTarget::new(target)
+                    .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
+                self.tree.node(Node::Symlink { target })?;
+                self.end_entry()?;
+            }
+            Step::File { executable, contents } => {
+                let size_bytes = contents.len() as u64;
+                self.nar.file_header(executable, size_bytes)?;
+                self.nar.file_data(&contents)?;
+                self.observer.data(size_bytes);
+                let digest = self.batch.put_blob(contents)?;
+                self.end_file(Node::File { digest, size_bytes, executable })?;
+            }
+            Step::LargeFile { executable, size_bytes } => {
+                self.nar.file_header(executable, size_bytes)?;
+                self.large = Some((executable, size_bytes));
+            }
+            Step::Data(data) => {
+                self.nar.file_data(&data)?;
+                self.batch.write(&data)?;
+                self.observer.data(data.len() as u64);
+            }
+            Step::EndLargeFile => {
+                let digest = self.batch.finish_blob()?;
+                let (executable, size_bytes) = self.large.take().unwrap_or_default();
+                self.end_file(Node::File { digest, size_bytes, executable })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_file(&mut self, file: Node) -> Result<(), ImportError> {
+        self.nar.end_file()?;
+        self.tree.node(file)?;
+        self.observer.file();
+        self.end_entry()
+    }
+
+    /// Every node but the root is the end of an entry.
+    fn end_entry(&mut self) -> Result<(), ImportError> {
+        if self.depth > 0 {
+            self.nar.end_entry()?;
+        }
+        Ok(())
+    }
+}
+
+/// Hashes what is written to it.
+struct HashSink(Sha256);
+
+impl std::io::Write for HashSink {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.update(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The store: path infos and NARs over a castore and its records.
+
+use std::sync::Arc;
+
+use granary_castore::{
+    BlobService, Castore, DirectoryService, Error, Node, RecordStore, RecordWrite, Result,
+};
+use granary_nix_formats::{Listing, PublicKey, SigningKey, StorePathHash};
+
+use crate::{
+    NarDigest, NarPlan, PathInfo, PathInfoService, kinds, listing, nar_digest_record,
+    node_record::NodeKey, path_info_record, plan_cache::PlanCache, served::WarnedPaths,
+};
+
+/// How many path infos are read from the records at a time when all are listed.
+const PATH_INFO_PAGE: usize = 1_000;
+
+/// What a [`Store`] can be told when it is made.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// Signs what is served to Nix, if given.
+    pub signing_key: Option<SigningKey>,
+}
+
+/// Path infos, NARs, uploads and documents over a castore and its records.
+///
+/// All methods may block; they can be called from many threads at once.
+pub struct Store {
+    castore: Arc<dyn Castore>,
+    records: Arc<dyn RecordStore>,
+    options: StoreOptions,
+    plans: PlanCache,
+    pub(crate) warned: WarnedPaths,
+}
+
+impl Store {
+    /// A store over `castore` and `records`, which are two sides of one store as a rule.
+    pub fn new(
+        castore: Arc<dyn Castore>,
+        records: Arc<dyn RecordStore>,
+        options: StoreOptions,
+    ) -> Self {
+        let (plans, warned) = (PlanCache::default(), WarnedPaths::default());
+        Self { castore, records, options, plans, warned }
+    }
+
+    /// The blobs and directories.
+    pub fn castore(&self) -> &Arc<dyn Castore> {
+        &self.castore
+    }
+
+    /// The records.
+    pub fn records(&self) -> &Arc<dyn RecordStore> {
+        &self.records
+    }
+
+    /// The public half of the key that signs what is served.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.options.signing_key.as_ref().map(SigningKey::public_key)
+    }
+
+    pub(crate) fn signing_key(&self) -> Option<&SigningKey> {
+        self.options.signing_key.as_ref()
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> &dyn BlobService {
+        &*self.castore
+    }
+
+    /// The directories.
+    pub fn directories(&self) -> &dyn DirectoryService {
+        &*self.castore
+    }
+
+    /// The plan of the NAR of `node`, made now or taken from those used lately. `None` if a
+    /// directory is not stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`NarPlan::new`].
+    pub fn plan(&self, node: &Node) -> Result<Option<Arc<NarPlan>>> {
+        let key = NodeKey::of(node);
+        if let Some(plan) = key.as_ref().and_then(|key| self.plans.get(key)) {
+            return Ok(Some(plan));
+        }
+        let plan = NarPlan::new(self.directories(), node)?.map(Arc::new);
+        if let (Some(key), Some(plan)) = (key, &plan) {
+            self.plans.insert(key, plan);
+        }
+        Ok(plan)
+    }
+
+    /// What is in `node`, with the place of each file in the NAR. `None` if a directory is
+    /// not stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if a name or target is not UTF-8, which a listing cannot hold;
+    /// [`Error::TooLarge`] if the tree is too deep or too large for one; or whatever the
+    /// store fails with.
+    pub fn listing(&self, node: &Node) -> Result<Option<Listing>> {
+        listing::of_tree(self.directories(), node)
+    }
+
+    /// Remembers the NAR of `node`, so that it is not computed again.
+    ///
+    /// Only for who made both from the same contents, as [`ingest_nar`](crate::ingest_nar)
+    /// and [`ingest_path`](crate::ingest_path) do, and committed them: what is remembered is
+    /// taken as verified.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be made durable.
+    pub fn remember_nar(&self, node: &Node, nar: &NarDigest) -> Result<()> {
+        match nar_digest_write(node, nar) {
+            Some(write) => self.records.write_records(vec![write]),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a path info together with the digest of its NAR, which the caller made from the
+    /// same contents.
+    pub(crate) fn put_verified_path_info(
+        &self,
+        path_info: &PathInfo,
+        nar: &NarDigest,
+    ) -> Result<()> {
+        let mut writes = vec![path_info_record::write(path_info)];
+        writes.extend(nar_digest_write(&path_info.node, nar));
+        self.records.write_records(writes)
+    }
+
+    /// Whether the root itself is stored: a cheap sign that its contents still live.
+    pub(crate) fn root_is_stored(&self, node: &Node) -> Result<bool> {
+        match node {
+            Node::Directory { digest, .. } => Ok(self.castore.directory(digest)?.is_some()),
+            Node::File { digest, .. } => Ok(self.castore.stat(digest)?.is_some()),
+            Node::Symlink { .. } => Ok(true),
+        }
+    }
+
+    fn compute_nar(&self, node: &Node) -> Result<Option<NarDigest>> {
+        if let Node::File { digest, size_bytes, .. } = node {
+            // What a caller claims of the root is the caller's fault, not corruption.
+            match self.castore.stat(digest)? {
+                None => return Ok(None),
+                Some(stat) if stat.size_bytes != *size_bytes => {
+                    return Err(Error::invalid(format!(
+                        "file {digest} has {} bytes, and not {size_bytes} as is claimed",
+                        stat.size_bytes
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        match self.plan(node)? {
+            Some(plan) => plan.digest(self.blobs()),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The write that remembers the NAR of `node`, unless it costs nothing to compute.
+pub(crate) fn nar_digest_write(node: &Node, nar: &NarDigest) -> Option<RecordWrite> {
+    NodeKey::of(node).map(|key| nar_digest_record::write(&key, nar))
+}
+
+impl PathInfoService for Store {
+    fn path_info(&self, hash: &StorePathHash) -> Result<Option<PathInfo>> {
+        let key = hash.as_bytes();
+        let value = self.records.record(kinds::PATH_INFO, key)?;
+        value.map(|value| path_info_record::decode(key, &value)).transpose()
+    }
+
+    fn put_path_info(&self, path_info: PathInfo) -> Result<PathInfo> {
+        self.records.write_records(vec![path_info_record::write(&path_info)])?;
+        Ok(path_info)
+    }
+
+    fn path_infos(&self) -> Box<dyn Iterator<Item = Result<PathInfo>> + Send + '_> {
+        Box::new(PathInfos {
+            records: &*self.records,
+            page: Vec::new().into_iter(),
+            next: Next::First,
+        })
+    }
+
+    fn path_infos_after(
+        &self,
+        after: Option<&StorePathHash>,
+        limit: usize,
+    ) -> Result<Vec<PathInfo>> {
+        let after = after.map(|hash| &hash.as_bytes()[..]);
+        let page = self.records.scan_records(kinds::PATH_INFO, after, limit)?;
+        page.iter().map(|(key, value)| path_info_record::decode(key, value)).collect()
+    }
+
+    fn calculate_nar(&self, node: &Node) -> Result<Option<NarDigest>> {
+        let Some(key) = NodeKey::of(node) else { return self.compute_nar(node) };
+        if let Some(value) = self.records.record(kinds::NAR_DIGEST, key.as_bytes())? {
+            return nar_digest_record::decode(&value).map(Some);
+        }
+        let nar = self.compute_nar(node)?;
+        if let Some(nar) = &nar {
+            self.remember_nar(node, nar)?;
+        }
+        Ok(nar)
+    }
+}
+
+/// All path infos, page by page.
+struct PathInfos<'a> {
+    records: &'a dyn RecordStore,
+    page: std::vec::IntoIter<(bytes::Bytes, bytes::Bytes)>,
+    next: Next,
+}
+
+/// Where the next page begins.
+enum Next {
+    First,
+    Behind(bytes::Bytes),
+    End,
+}
+
+impl PathInfos<'_> {
+    fn turn_page(&mut self) -> Result<()> {
+        let after = match &self.next {
+            Next::First => None,
+            Next::Behind(key) => Some(&key[..]),
+            Next::End => return Ok(()),
+        };
+        let page = self.records.scan_records(kinds::PATH_INFO, after, PATH_INFO_PAGE)?;
+        self.next = match page.last() {
+            Some((key, _)) if page.len() == PATH_INFO_PAGE => Next::Behind(key.clone()),
+            _ => Next::End,
+        };
+        self.page = page.into_iter();
+        Ok(())
+    }
+}
+
+impl Iterator for PathInfos<'_> {
+    type Item = Result<PathInfo>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.page.len() == 0
+            && let Err(error) = self.turn_page()
+        {
+            self.next = Next::End;
+            return Some(Err(error));
+        }
+        let (key, value) = self.page.next()?;
+        Some(path_info_record::decode(&key, &value))
+    }
+}

@@ -1,0 +1,151 @@
+//! Uploads from Nix: NARs under file names, then narinfos that refer to them.
+//!
+//! The record of an uploaded NAR, under its file name:
+//!
+//! ```text
+//! {"v":1, "node":NODE, "nar":{"nar_size":…,"nar_sha256":base64}, "file_sha256":base64,
+//!  "file_size":…, "compression":"none"|"xz"|…, "touched_unix_s":…}
+//! ```
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use granary_castore::{Error, Node, RecordWrite, Result};
+use granary_nix_formats::NarHash;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    NarDigest, Store, kinds,
+    nar_digest_record::NarDigestRecord,
+    node_record::NodeRecord,
+    record_value::{self, base64},
+    store::nar_digest_write,
+};
+
+/// How old the time of last use may be before it is written anew, in seconds.
+pub const TOUCH_INTERVAL_S: u64 = 60 * 60;
+
+/// A NAR that was uploaded to `nar/<name>`, and what it was in that form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadedNar {
+    /// Root of what was in it.
+    pub node: Node,
+    /// Size and hash of the NAR, uncompressed.
+    pub nar: NarDigest,
+    /// SHA-256 of the file as it was uploaded.
+    pub file_hash: NarHash,
+    /// Length of the file as it was uploaded, in bytes.
+    pub file_size: u64,
+    /// How the file was compressed, as a narinfo says it: `none`, `xz`, `zstd`, …
+    pub compression: String,
+    /// When it was uploaded or last asked for, in seconds since 1970.
+    pub touched_unix_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UploadedNarRecord {
+    node: NodeRecord,
+    nar: NarDigestRecord,
+    #[serde(with = "base64")]
+    file_sha256: [u8; 32],
+    file_size: u64,
+    compression: String,
+    touched_unix_s: u64,
+}
+
+impl Store {
+    /// Remembers what was uploaded to `nar/<name>`, and the NAR of its node, once its
+    /// contents are committed. [`UploadedNar::touched_unix_s`] becomes now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the name is empty or over 255 bytes; or if it could not be made
+    /// durable.
+    pub fn put_uploaded_nar(&self, name: &str, uploaded: &UploadedNar) -> Result<()> {
+        self.put_uploaded_nar_at(name, uploaded, unix_now_s())
+    }
+
+    fn put_uploaded_nar_at(&self, name: &str, uploaded: &UploadedNar, now_s: u64) -> Result<()> {
+        check_name(name)?;
+        let mut writes = vec![write(name, uploaded, now_s)];
+        writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));
+        self.records().write_records(writes)
+    }
+
+    /// What was uploaded to `nar/<name>`; `None` if nothing was.
+    ///
+    /// # Errors
+    ///
+    /// If what is stored is damaged, or the store cannot tell.
+    pub fn uploaded_nar(&self, name: &str) -> Result<Option<UploadedNar>> {
+        if check_name(name).is_err() {
+            return Ok(None);
+        }
+        let value = self.records().record(kinds::UPLOADED_NAR, name.as_bytes())?;
+        value.map(|value| decode(name, &value)).transpose()
+    }
+
+    /// As [`uploaded_nar`](Self::uploaded_nar), and notes that it was asked for: at most
+    /// once in [`TOUCH_INTERVAL_S`], so that asking does not cost a write each time.
+    ///
+    /// # Errors
+    ///
+    /// If what is stored is damaged, or the note could not be made durable.
+    pub fn touch_uploaded_nar(&self, name: &str) -> Result<Option<UploadedNar>> {
+        self.touch_uploaded_nar_at(name, unix_now_s())
+    }
+
+    fn touch_uploaded_nar_at(&self, name: &str, now_s: u64) -> Result<Option<UploadedNar>> {
+        let Some(mut uploaded) = self.uploaded_nar(name)? else { return Ok(None) };
+        if now_s.saturating_sub(uploaded.touched_unix_s) >= TOUCH_INTERVAL_S {
+            self.records().write_records(vec![write(name, &uploaded, now_s)])?;
+            uploaded.touched_unix_s = now_s;
+        }
+        Ok(Some(uploaded))
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > kinds::MAX_KEY_BYTES {
+        return Err(Error::invalid(format!(
+            "the file name of a NAR has 1 to {} bytes, this one {}",
+            kinds::MAX_KEY_BYTES,
+            name.len()
+        )));
+    }
+    Ok(())
+}
+
+fn write(name: &str, uploaded: &UploadedNar, touched_unix_s: u64) -> RecordWrite {
+    let record = UploadedNarRecord {
+        node: NodeRecord::from(&uploaded.node),
+        nar: NarDigestRecord::from(&uploaded.nar),
+        file_sha256: *uploaded.file_hash.as_bytes(),
+        file_size: uploaded.file_size,
+        compression: uploaded.compression.clone(),
+        touched_unix_s,
+    };
+    RecordWrite {
+        kind: kinds::UPLOADED_NAR,
+        key: Bytes::copy_from_slice(name.as_bytes()),
+        value: Some(record_value::encode(&record)),
+    }
+}
+
+fn decode(name: &str, value: &[u8]) -> Result<UploadedNar> {
+    let what = || format!("the record of the uploaded NAR {name:?}");
+    let record: UploadedNarRecord = record_value::decode(what, value)?;
+    Ok(UploadedNar {
+        node: record.node.check().ok_or_else(|| record_value::damaged(&what))?,
+        nar: record.nar.into(),
+        file_hash: NarHash::from_bytes(record.file_sha256),
+        file_size: record.file_size,
+        compression: record.compression,
+        touched_unix_s: record.touched_unix_s,
+    })
+}
+
+fn unix_now_s() -> u64 {
+    // A clock before 1970 is as good as 1970: the times are only compared with each other.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,191 @@
+//! Trees of the file system, held against what the real Nix makes of them.
+
+use std::{
+    cell::Cell,
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+};
+
+use granary_castore::{Castore, MemoryStore};
+use granary_store::{
+    ImportError, ImportObserver, IngestedNar, PathInfoService, StoreOptions, import_path,
+    ingest_nar, ingest_path,
+};
+use tempfile::TempDir;
+
+use crate::{
+    nix::Nix,
+    support::{Tree, memory_store, render},
+};
+
+/// All that a tree can hold.
+fn motley() -> Tree {
+    Tree::directory([
+        (b"empty".to_vec(), Tree::file("")),
+        (b"empty-directory".to_vec(), Tree::directory::<&str>([])),
+        (b"executable".to_vec(), Tree::File { executable: true, contents: b"#!/bin/sh\n".into() }),
+        (b"large".to_vec(), Tree::file(vec![b'x'; (2 << 20) + 3])),
+        (b"link".to_vec(), Tree::Symlink(b"nowhere/\xff".into())),
+        // Between these, the order by bytes and that by paths differ.
+        (b"sub".to_vec(), Tree::directory([("deeper", Tree::directory([("f", Tree::file("1"))]))])),
+        (b"sub-1".to_vec(), Tree::file("2")),
+        (b"sub.2".to_vec(), Tree::file("3")),
+        (b"\xc3\xa4 caf\xe9\n".to_vec(), Tree::file("not UTF-8")),
+    ])
+}
+
+fn create(tree: &Tree) -> (TempDir, std::path::PathBuf) {
+    let parent = TempDir::new().expect("a temporary directory");
+    let path = parent.path().join("the-tree");
+    tree.create(&path).expect("a tree");
+    (parent, path)
+}
+
+fn ingest(path: &Path) -> Result<IngestedNar, ImportError> {
+    let memory = MemoryStore::default();
+    let mut batch = memory.batch().expect("memory");
+    ingest_path(path, &mut *batch, &())
+}
+
+#[test]
+fn the_nar_and_the_store_path_are_those_of_nix() {
+    let nix = Nix::new();
+    for tree in [
+        motley(),
+        Tree::file("just a file"),
+        Tree::File { executable: true, contents: vec![1; 3 << 20] },
+        Tree::Symlink(b"just a link".to_vec()),
+        Tree::directory::<&str>([]),
+    ] {
+        let (_parent, path) = create(&tree);
+        let (store, _) = memory_store(StoreOptions::default());
+        let path_info = store.import_path(&path, None, &()).expect("a tree that can be read");
+        assert!(render(&store, &path_info.node) == nix.dump(&path));
+        let nix_path = nix.add(&path);
+        assert_eq!(path_info.store_path.absolute(), nix_path);
+
+        let facts = path_info.nar.as_ref().expect("it was computed");
+        let json = nix.run("nix", &[&"path-info", &"--json", &nix_path]);
+        let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        let registered = &json[0];
+        assert_eq!(registered["narSize"], facts.nar_size);
+        let ca = facts.ca.as_ref().expect("it has one").to_string();
+        assert_eq!(registered["ca"].as_str(), Some(ca.as_str()));
+        assert_eq!(registered["references"].as_array().map(Vec::len), Some(0));
+
+        let kept = store.path_info(path_info.store_path.hash()).expect("memory");
+        assert_eq!(kept.as_ref(), Some(&path_info));
+        assert!(store.served(path_info.store_path.hash()).expect("memory").is_some());
+    }
+}
+
+#[test]
+fn the_name_can_be_chosen_and_is_checked_first() {
+    let nix = Nix::new();
+    let (parent, path) = create(&motley());
+    let (store, memory) = memory_store(StoreOptions::default());
+    let named = import_path(&memory, &store, &path, Some("other"), &()).expect("a valid name");
+    assert_eq!(named.store_path.name(), "other");
+    let renamed = parent.path().join("other");
+    fs::rename(&path, &renamed).expect("renamed");
+    assert_eq!(named.store_path.absolute(), nix.add(&renamed));
+
+    let dotted = renamed.join("sub/..");
+    let dotted = import_path(&memory, &store, &dotted, None, &()).expect("it has a name");
+    assert_eq!(dotted, named);
+    let error = import_path(&memory, &store, Path::new("/absent"), Some("a b"), &());
+    assert!(matches!(error, Err(ImportError::Name(_))), "{error:?}");
+}
+
+#[test]
+fn what_a_store_cannot_hold_is_named() {
+    let (_parent, path) = create(&Tree::directory([("sub", Tree::directory::<&str>([]))]));
+    let socket = path.join("sub/socket");
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    let error = ingest(&path).expect_err("a socket");
+    assert!(matches!(&error, ImportError::Unsupported { path, .. } if *path == socket), "{error}");
+    assert!(error.to_string().contains("a socket"), "{error}");
+    let error = ingest(&path.join("absent")).expect_err("nothing there");
+    assert!(matches!(&error, ImportError::File { path: at, .. } if *at == path.join("absent")));
+}
+
+/// Root reads everything, so this is about what cannot be read for another reason.
+#[test]
+fn a_file_whose_size_is_not_what_it_gives_has_changed() {
+    // The kernel says 0 bytes here and gives some.
+    let error = ingest(Path::new("/proc/self/status")).expect_err("it is not what it says");
+    assert!(matches!(&error, ImportError::Changed { path } if path.ends_with("status")), "{error}");
+}
+
+#[test]
+fn only_the_owner_decides_what_is_executable() {
+    let executable = |mode| {
+        let (_parent, path) = create(&Tree::file("x"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode");
+        let granary_castore::Node::File { executable, .. } = ingest(&path).expect("a file").node
+        else {
+            panic!("a file")
+        };
+        executable
+    };
+    assert!(executable(0o744));
+    assert!(!executable(0o655));
+}
+
+/// Deeper than directories are kept open, so that some are closed and opened again.
+#[test]
+fn deep_trees_are_read_in_order() {
+    const DEPTH: usize = 400;
+    let parent = TempDir::new().expect("a temporary directory");
+    let root = parent.path().join("deep");
+    let mut path = root.clone();
+    for _ in 0..DEPTH {
+        fs::create_dir(&path).expect("a directory");
+        fs::write(path.join("a"), "before").expect("a file");
+        fs::write(path.join("z"), "after").expect("a file");
+        path.push("d");
+    }
+    let ingested = ingest(&root).expect("a tree that can be read");
+    let nar = Nix::new().dump(&root);
+    let memory = MemoryStore::default();
+    let mut batch = memory.batch().expect("memory");
+    assert_eq!(ingest_nar(&nar[..], &mut *batch).expect("a NAR"), ingested);
+}
+
+#[test]
+fn a_hundred_thousand_entries_in_one_directory() {
+    const ENTRIES: usize = 100_000;
+    let names = (0..ENTRIES).map(|number| (format!("entry-{number}"), Tree::file("")));
+    let (_parent, path) = create(&Tree::directory(names));
+    let (store, _) = memory_store(StoreOptions::default());
+    let path_info = store.import_path(&path, None, &()).expect("a tree that can be read");
+    assert!(render(&store, &path_info.node) == Nix::new().dump(&path));
+}
+
+#[test]
+fn the_observer_hears_of_every_file_and_byte() {
+    #[derive(Default)]
+    struct Counter {
+        bytes: Cell<u64>,
+        files: Cell<u64>,
+    }
+    impl ImportObserver for Counter {
+        fn data(&self, bytes: u64) {
+            self.bytes.set(self.bytes.get() + bytes);
+        }
+        fn file(&self) {
+            self.files.set(self.files.get() + 1);
+        }
+    }
+    let (_parent, path) = create(&Tree::directory([
+        ("a", Tree::file("12345")),
+        ("b", Tree::file(vec![0; (1 << 20) + 1])),
+        ("c", Tree::file("")),
+    ]));
+    let counter = Counter::default();
+    let memory = MemoryStore::default();
+    let mut batch = memory.batch().expect("memory");
+    ingest_path(&path, &mut *batch, &counter).expect("a tree that can be read");
+    assert_eq!((counter.bytes.get(), counter.files.get()), (5 + (1 << 20) + 1, 3));
+}
