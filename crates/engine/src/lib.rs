@@ -1,1 +1,42 @@
-//! placeholder
+//! The engine: the castore traits on a data directory.
+//!
+//! Contents are cut into chunks, small chunks grouped into frames, frames compressed and
+//! appended to *packs* in *segments*. The packs are the log and the only truth;
+//! the *index* says where each object lies, and is derived from them. The byte layout stands
+//! in `docs/pack-format.md`.
+//!
+//! It is not a database of path infos: those, and everything else that has a key and a
+//! value, are opaque records to it. It knows nothing of Nix.
+//!
+//! # Invariants
+//!
+//! - What was acknowledged is on disk: an answer is sent when the segment is synced.
+//! - Bytes that are served were checked, first against the checksum of their frame, then
+//!   against the digest that they were asked for by.
+//! - The index is never ahead of the packs; from the packs alone it can be built anew.
+//! - Nothing is visible before it is whole: a blob's list of chunks lies behind its chunks.
+//! - Memory is bounded by the constants named in each module, whatever is stored.
+
+mod disk;
+mod format;
+mod index;
+
+mod chunker;
+mod packs;
+
+mod log;
+mod read;
+mod write;
+
+mod open;
+
+mod engine;
+mod stats;
+
+pub use disk::{Disk, DiskError, DiskFile, DiskResult, OsDisk};
+pub use engine::{Engine, MAX_KEY_BYTES, MAX_RECORD_WRITES, MAX_VALUE_BYTES};
+pub use open::{
+    CutTail, DEFAULT_COMPRESSION_LEVEL, Damage, OpenError, OpenOptions, OpenReport, Progress,
+};
+pub use packs::PackId;
+pub use stats::EngineStats;

@@ -1,0 +1,265 @@
+//! An open store.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use granary_castore::{
+    BlobDigest, BlobReader, BlobService, BlobStat, Castore, Chain, ChunkDigest, ChunkMeta,
+    Directory, DirectoryDigest, DirectoryService, Error, RecordKind, RecordStore, RecordWrite,
+    Result, WriteBatch,
+};
+
+use crate::{
+    disk::{Disk, OsDisk},
+    format::ObjectKind,
+    index::Index,
+    log::{Log, PendingKey, Request},
+    open::{self, Lock, OpenError, OpenOptions, OpenReport},
+    packs::Packs,
+    read::{ChunkReader, DividedReader, blob_len, list_entries},
+    stats::EngineStats,
+    write::{Compressors, EngineBatch},
+};
+
+/// Longest key of a record, in bytes.
+pub const MAX_KEY_BYTES: usize = 255;
+
+/// Longest value of a record, in bytes.
+pub const MAX_VALUE_BYTES: usize = 4 << 20;
+
+/// Most writes in one call of [`RecordStore::write_records`].
+pub const MAX_RECORD_WRITES: usize = 10_000;
+
+/// An open store: the castore traits on a data directory. Clones share it; when the last
+/// is dropped, or [`close`](Self::close) is called, the store is closed.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What the parts of an open store share. Fields are dropped in this order: threads that
+/// send to the log, the log, what the log writes to, the lock.
+pub(crate) struct Inner {
+    pub(crate) compressors: Compressors,
+    pub(crate) log: Arc<Log>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) packs: Arc<Packs>,
+    disk: Arc<dyn Disk>,
+    report: OpenReport,
+    /// Reads that found damage since the store was opened.
+    damaged_reads: AtomicU64,
+    _lock: Option<Lock>,
+}
+
+impl Engine {
+    /// Opens the store in `data_dir`, making it if there is none, and brings its index up
+    /// to date with its packs.
+    ///
+    /// # Errors
+    ///
+    /// If another process has it open, it has another format, or it cannot be read. Damage
+    /// is no error: see [`report`](Self::report).
+    pub fn open(data_dir: &Path, options: &OpenOptions<'_>) -> Result<Self, OpenError> {
+        let disk = Arc::new(OsDisk::new(data_dir));
+        disk.create_dir("").map_err(Error::from)?;
+        let lock = Lock::take(data_dir)?;
+        Self::open_parts(disk, &data_dir.join("index"), options, Some(lock))
+    }
+
+    /// Opens a store whose files are on `disk`, but for the index, which is a directory of
+    /// the file system. Nothing keeps another process out.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        index_dir: &Path,
+        options: &OpenOptions<'_>,
+    ) -> Result<Self, OpenError> {
+        Self::open_parts(disk, index_dir, options, None)
+    }
+
+    fn open_parts(
+        disk: Arc<dyn Disk>,
+        index_dir: &Path,
+        options: &OpenOptions<'_>,
+        lock: Option<Lock>,
+    ) -> Result<Self, OpenError> {
+        let open::Opened { start, report } = open::open(Arc::clone(&disk), index_dir, options)?;
+        let (index, packs) = (Arc::clone(&start.index), Arc::clone(&start.packs));
+        let compressors = Compressors::start(start.compression_level)?;
+        let inner = Inner {
+            compressors,
+            log: Arc::new(Log::start(start)?),
+            index,
+            packs,
+            disk,
+            report,
+            damaged_reads: AtomicU64::new(0),
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What opening found and did.
+    pub fn report(&self) -> &OpenReport {
+        &self.inner.report
+    }
+
+    /// Counts and sums over the store.
+    ///
+    /// # Errors
+    ///
+    /// If the index does not answer or the packs cannot be measured.
+    pub fn stats(&self) -> Result<EngineStats> {
+        let totals = self.inner.index.state().map_err(Error::from)?.unwrap_or_default().totals;
+        let mut stored_bytes = 0;
+        for id in self.inner.packs.ids() {
+            if let Some(file) = self.inner.disk.open(&id.file_name())? {
+                stored_bytes += file.len()?;
+            }
+        }
+        Ok(EngineStats {
+            chunk_count: totals.chunks,
+            chunk_bytes: totals.chunk_bytes,
+            divided_blob_count: totals.divided_blobs,
+            directory_count: totals.directories,
+            directory_bytes: totals.directory_bytes,
+            pack_count: self.inner.packs.count() as u64,
+            stored_bytes,
+            damaged_count: self.inner.report.damage.len() as u64
+                + self.inner.damaged_reads.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Makes everything that was written durable and stops taking writes. Reads still work.
+    ///
+    /// # Errors
+    ///
+    /// If not everything could be made durable. Nothing that was acknowledged is lost then.
+    pub fn close(&self) -> Result<()> {
+        self.inner.log.close()?;
+        Ok(self.inner.index.sync()?)
+    }
+}
+
+impl Inner {
+    /// Whether an object is in the index or certain to come into it.
+    pub(crate) fn is_stored(&self, key: &PendingKey) -> Result<bool> {
+        if self.log.pending().contains(key) {
+            return Ok(true);
+        }
+        Ok(match key {
+            PendingKey::Object(kind, digest) => self.index.contains(*kind, digest)?,
+            PendingKey::Blob(digest) => self.index.contains_blob(digest)?,
+        })
+    }
+
+    /// Notes that a read found damage.
+    pub(crate) fn note_damage(&self, error: &Error) {
+        self.damaged_reads.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(error = %Chain(error), "damage found; it is not served");
+    }
+}
+
+impl BlobService for Engine {
+    fn stat(&self, digest: &BlobDigest) -> Result<Option<BlobStat>> {
+        if let Some(size_bytes) = self.inner.chunk_len(digest.as_bytes())? {
+            return Ok(Some(BlobStat { size_bytes }));
+        }
+        let record = self.inner.index.blob(digest.as_bytes())?;
+        let size_bytes = record.as_ref().map(blob_len).transpose()?;
+        Ok(size_bytes.map(|size_bytes| BlobStat { size_bytes }))
+    }
+
+    fn chunks(&self, digest: &BlobDigest, max_chunks: usize) -> Result<Option<Vec<ChunkMeta>>> {
+        let Some(record) = self.inner.index.blob(digest.as_bytes())? else {
+            let is_chunk = self.inner.index.contains(ObjectKind::Chunk, digest.as_bytes())?;
+            return Ok(is_chunk.then(Vec::new));
+        };
+        let mut chunks = Vec::new();
+        for entry in record.entries {
+            let entries =
+                if record.lists { list_entries(&self.inner, &entry.digest)? } else { vec![entry] };
+            chunks.extend(entries.into_iter().map(|entry| ChunkMeta {
+                digest: ChunkDigest::from_bytes(entry.digest),
+                size_bytes: entry.size_bytes,
+            }));
+            if chunks.len() > max_chunks {
+                return Ok(Some(Vec::new()));
+            }
+        }
+        Ok(Some(chunks))
+    }
+
+    fn open(&self, digest: &BlobDigest) -> Result<Option<Box<dyn BlobReader>>> {
+        let engine = Arc::clone(&self.inner);
+        if let Some(size_bytes) = engine.chunk_len(digest.as_bytes())? {
+            let digest = *digest.as_bytes();
+            return Ok(Some(Box::new(ChunkReader { engine, digest, size_bytes, chunk: None })));
+        }
+        let Some(record) = engine.index.blob(digest.as_bytes())? else { return Ok(None) };
+        Ok(Some(Box::new(DividedReader::new(engine, record)?)))
+    }
+}
+
+impl DirectoryService for Engine {
+    fn directory(&self, digest: &DirectoryDigest) -> Result<Option<Directory>> {
+        let Some(encoded) = self.inner.object(ObjectKind::Directory, digest.as_bytes())? else {
+            return Ok(None);
+        };
+        Directory::decode(&encoded).map(Some).map_err(|problem| {
+            Error::corrupt(format!("directory {digest} is malformed")).because(problem)
+        })
+    }
+}
+
+impl Castore for Engine {
+    fn batch(&self) -> Result<Box<dyn WriteBatch>> {
+        Ok(Box::new(EngineBatch::new(Arc::clone(&self.inner))))
+    }
+}
+
+impl RecordStore for Engine {
+    fn record(&self, kind: RecordKind, key: &[u8]) -> Result<Option<Bytes>> {
+        let found = self.inner.index.value(kind.0, key)?;
+        Ok(found.and_then(|(_, value)| value).map(Bytes::from))
+    }
+
+    fn write_records(&self, writes: Vec<RecordWrite>) -> Result<()> {
+        if writes.len() > MAX_RECORD_WRITES {
+            return Err(Error::too_large(format!(
+                "{} records at once: the limit is {MAX_RECORD_WRITES}",
+                writes.len()
+            )));
+        }
+        for RecordWrite { key, value, .. } in &writes {
+            let value_len = value.as_ref().map_or(0, Bytes::len);
+            if key.len() > MAX_KEY_BYTES || value_len > MAX_VALUE_BYTES {
+                return Err(Error::too_large(format!(
+                    "a record with a key of {} and a value of {value_len} bytes: \
+                     the limits are {MAX_KEY_BYTES} and {MAX_VALUE_BYTES}",
+                    key.len()
+                )));
+            }
+        }
+        self.inner.log.ask(|answer| Request::Values { writes, answer })
+    }
+
+    fn scan_records(
+        &self,
+        kind: RecordKind,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>> {
+        let found = self.inner.index.scan_values(kind.0, after, limit)?;
+        Ok(found.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}

@@ -1,0 +1,44 @@
+//! The bytes of a pack. `docs/pack-format.md` is their one description; the golden tests in
+//! this module pin it.
+//!
+//! Reading here never trusts: lengths are checked before anything is allocated, checksums
+//! before anything is parsed.
+
+mod cursor;
+
+mod frame;
+mod header;
+mod record;
+
+mod footer;
+mod segment;
+
+pub(crate) use cursor::{Cursor, Malformed};
+pub(crate) use footer::{FOOTER_TAIL_BYTES, Footer};
+pub(crate) use frame::{
+    FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, StoredFrame, unpack as unpack_frame,
+};
+pub(crate) use header::{
+    PACK_HEADER_BYTES, PackHeader, STORE_HEADER_BYTES, StoreHeader, VersionProblem,
+};
+pub(crate) use record::{
+    BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, FrameObjects, Object, ObjectKind, PatchedRecord,
+    Place, Record, ValueRecord,
+};
+pub(crate) use segment::{
+    SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader, Stamp, check_frames,
+};
+
+/// The checksum of stored bytes: the first 8 bytes of their BLAKE3.
+///
+/// It is there to notice damage, not malice; whoever can write to the pack could as well
+/// write the digests.
+pub(crate) fn checksum(parts: &[&[u8]]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut checksum = [0; 8];
+    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    checksum
+}

@@ -1,0 +1,485 @@
+//! Records: what a segment says about its frames, and what it says besides.
+
+use super::cursor::{Cursor, Malformed, len_u32};
+
+/// A record, decoded. Each begins with a type byte and the length of its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// The objects in one frame of this segment.
+    Frame(FrameObjects),
+    /// A chunk that is another one with some bytes replaced.
+    Patched(PatchedRecord),
+    /// A blob of several chunks.
+    Blob(BlobRecord),
+    /// The newest value of a key, or that it has none.
+    Value(ValueRecord),
+}
+
+const FRAME: u8 = 1;
+const PATCHED: u8 = 2;
+const BLOB: u8 = 3;
+const VALUE: u8 = 4;
+
+/// What an object in a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ObjectKind {
+    /// A piece of a blob, or a whole small one.
+    Chunk,
+    /// A directory in canonical encoding.
+    Directory,
+    /// A part of a long blob's list of chunks: entries as in a [`BlobRecord`].
+    ChunkList,
+    /// Bytes of an object that was stored elsewhere already when its frame was written.
+    Duplicate,
+}
+
+/// One object in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) kind: ObjectKind,
+    /// BLAKE3 of its bytes.
+    pub(crate) digest: [u8; 32],
+    /// Its length; it begins where the one before it ends.
+    pub(crate) len: u32,
+}
+
+/// See [`Record::Frame`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FrameObjects {
+    /// Where the frame's header begins, counted from the first frame of the segment.
+    pub(crate) offset: u32,
+    /// Header and stored bytes.
+    pub(crate) frame_len: u32,
+    /// What lies in its raw bytes, back to back, from the first byte on.
+    pub(crate) objects: Vec<Object>,
+}
+
+/// See [`Record::Patched`]. The bytes are those of the chunk `base`, in which each patch
+/// puts back a part of one of `hashes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PatchedRecord {
+    pub(crate) digest: [u8; 32],
+    pub(crate) base: [u8; 32],
+    pub(crate) hashes: Vec<[u8; 32]>,
+    pub(crate) patches: Vec<Patch>,
+}
+
+/// The bytes `hashes[hash][start..start + len]` at `offset`. A patch at the edge of a chunk
+/// is a part of a hash, cut there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Patch {
+    pub(crate) offset: u32,
+    pub(crate) hash: u16,
+    pub(crate) start: u8,
+    pub(crate) len: u8,
+}
+
+/// A piece of a blob: a chunk, or (in a long blob) a list of chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlobEntry {
+    pub(crate) digest: [u8; 32],
+    /// How many bytes of the blob it covers.
+    pub(crate) size_bytes: u64,
+}
+
+pub(crate) const BLOB_ENTRY_BYTES: usize = 40;
+
+/// See [`Record::Blob`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlobRecord {
+    pub(crate) digest: [u8; 32],
+    /// Whether the entries are lists of chunks, rather than chunks.
+    pub(crate) lists: bool,
+    pub(crate) entries: Vec<BlobEntry>,
+}
+
+/// The place of a value in the order of all writes: the greatest wins. It stays with the
+/// value when the value is copied into another pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Place {
+    pub(crate) epoch: u32,
+    pub(crate) writer: u64,
+    pub(crate) sequence: u64,
+}
+
+/// See [`Record::Value`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ValueRecord {
+    pub(crate) place: Place,
+    pub(crate) kind: u8,
+    pub(crate) key: Vec<u8>,
+    /// `None` is a tombstone.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl ObjectKind {
+    fn id(self) -> u8 {
+        match self {
+            Self::Chunk => 0,
+            Self::Directory => 1,
+            Self::ChunkList => 2,
+            Self::Duplicate => 3,
+        }
+    }
+
+    fn from_id(id: u8) -> Result<Self, Malformed> {
+        match id {
+            0 => Ok(Self::Chunk),
+            1 => Ok(Self::Directory),
+            2 => Ok(Self::ChunkList),
+            3 => Ok(Self::Duplicate),
+            _ => Err(Malformed("an object has an unknown kind")),
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.writer.to_le_bytes());
+        out.extend_from_slice(&self.sequence.to_le_bytes());
+    }
+
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        Ok(Self { epoch: cursor.u32()?, writer: cursor.u64()?, sequence: cursor.u64()? })
+    }
+}
+
+impl BlobEntry {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.digest);
+        out.extend_from_slice(&self.size_bytes.to_le_bytes());
+    }
+
+    /// Reads entries up to the end of `bytes`.
+    pub(crate) fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, Malformed> {
+        let mut cursor = Cursor::new(bytes);
+        let mut entries = Vec::with_capacity(bytes.len() / BLOB_ENTRY_BYTES);
+        while !cursor.is_empty() {
+            entries.push(Self { digest: cursor.array()?, size_bytes: cursor.u64()? });
+        }
+        Ok(entries)
+    }
+}
+
+impl Record {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let (type_id, length_at) = (self.type_id(), out.len() + 1);
+        out.push(type_id);
+        out.extend_from_slice(&[0; 4]);
+        match self {
+            Self::Frame(frame) => frame.encode_body(out),
+            Self::Patched(patched) => patched.encode_body(out),
+            Self::Blob(blob) => blob.encode_body(out),
+            Self::Value(value) => value.encode_body(out),
+        }
+        let body_len = len_u32(out.len() - length_at - 4);
+        out[length_at..length_at + 4].copy_from_slice(&body_len.to_le_bytes());
+    }
+
+    fn type_id(&self) -> u8 {
+        match self {
+            Self::Frame(_) => FRAME,
+            Self::Patched(_) => PATCHED,
+            Self::Blob(_) => BLOB,
+            Self::Value(_) => VALUE,
+        }
+    }
+
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let type_id = cursor.u8()?;
+        let mut body = Cursor::new(cursor.sized()?);
+        match type_id {
+            FRAME => FrameObjects::decode_body(&mut body).map(Self::Frame),
+            PATCHED => PatchedRecord::decode_body(&mut body).map(Self::Patched),
+            BLOB => BlobRecord::decode_body(&mut body).map(Self::Blob),
+            VALUE => ValueRecord::decode_body(&mut body).map(Self::Value),
+            _ => Err(Malformed("a record has an unknown type")),
+        }
+    }
+}
+
+impl FrameObjects {
+    fn encode_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.frame_len.to_le_bytes());
+        for object in &self.objects {
+            out.push(object.kind.id());
+            out.extend_from_slice(&object.digest);
+            out.extend_from_slice(&object.len.to_le_bytes());
+        }
+    }
+
+    fn decode_body(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let (offset, frame_len) = (body.u32()?, body.u32()?);
+        let mut objects = Vec::with_capacity(body.remaining() / 37);
+        while !body.is_empty() {
+            let kind = ObjectKind::from_id(body.u8()?)?;
+            objects.push(Object { kind, digest: body.array()?, len: body.u32()? });
+        }
+        Ok(Self { offset, frame_len, objects })
+    }
+}
+
+impl PatchedRecord {
+    pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.digest);
+        out.extend_from_slice(&self.base);
+        out.extend_from_slice(&len_u32(self.hashes.len()).to_le_bytes());
+        for hash in &self.hashes {
+            out.extend_from_slice(hash);
+        }
+        for patch in &self.patches {
+            out.extend_from_slice(&patch.offset.to_le_bytes());
+            out.extend_from_slice(&patch.hash.to_le_bytes());
+            out.extend_from_slice(&[patch.start, patch.len]);
+        }
+    }
+
+    pub(crate) fn decode_body(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let (digest, base) = (body.array()?, body.array()?);
+        let hash_count = body.u32()? as usize;
+        let hashes: Vec<[u8; 32]> = body
+            .take(hash_count.checked_mul(32).ok_or(Malformed("a count is too large"))?)?
+            .as_chunks()
+            .0
+            .to_vec();
+        let mut patches = Vec::with_capacity(body.remaining() / 8);
+        while !body.is_empty() {
+            let patch = Patch {
+                offset: body.u32()?,
+                hash: body.u16()?,
+                start: body.u8()?,
+                len: body.u8()?,
+            };
+            if usize::from(patch.hash) >= hashes.len()
+                || usize::from(patch.start) + usize::from(patch.len) > 32
+            {
+                return Err(Malformed("a patch points outside of its hashes"));
+            }
+            patches.push(patch);
+        }
+        Ok(Self { digest, base, hashes, patches })
+    }
+
+    /// Puts the hashes back into a copy of the base.
+    pub(crate) fn apply(&self, base: &mut [u8]) -> Result<(), Malformed> {
+        for patch in &self.patches {
+            let hash = &self.hashes[usize::from(patch.hash)];
+            let (start, len) = (usize::from(patch.start), usize::from(patch.len));
+            let offset = patch.offset as usize;
+            let target = base
+                .get_mut(offset..offset + len)
+                .ok_or(Malformed("a patch points outside of its chunk"))?;
+            target.copy_from_slice(&hash[start..start + len]);
+        }
+        Ok(())
+    }
+}
+
+impl BlobRecord {
+    pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.digest);
+        out.push(u8::from(self.lists));
+        for entry in &self.entries {
+            entry.encode(out);
+        }
+    }
+
+    pub(crate) fn decode_body(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let digest = body.array()?;
+        let lists = match body.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed("a blob has an unknown depth")),
+        };
+        let entries = BlobEntry::decode_all(body.take(body.remaining())?)?;
+        Ok(Self { digest, lists, entries })
+    }
+
+    /// Length of the blob; `None` if it passes a `u64`.
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
+        self.entries.iter().try_fold(0_u64, |sum, entry| sum.checked_add(entry.size_bytes))
+    }
+}
+
+impl ValueRecord {
+    fn encode_body(&self, out: &mut Vec<u8>) {
+        self.place.encode(out);
+        out.push(self.kind);
+        out.push(u8::from(self.value.is_some()));
+        out.extend_from_slice(&len_u32(self.key.len()).to_le_bytes());
+        out.extend_from_slice(&self.key);
+        if let Some(value) = &self.value {
+            out.extend_from_slice(value);
+        }
+    }
+
+    fn decode_body(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        let place = Place::decode(body)?;
+        let kind = body.u8()?;
+        let has_value = body.u8()?;
+        let key = body.sized()?.to_vec();
+        let value = match has_value {
+            0 if body.is_empty() => None,
+            1 => Some(body.take(body.remaining())?.to_vec()),
+            _ => return Err(Malformed("a value is neither there nor a tombstone")),
+        };
+        Ok(Self { place, kind, key, value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn place() -> impl Strategy<Value = Place> {
+        (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(epoch, writer, sequence)| Place {
+            epoch,
+            writer,
+            sequence,
+        })
+    }
+
+    fn object() -> impl Strategy<Value = Object> {
+        let kind = prop_oneof![
+            Just(ObjectKind::Chunk),
+            Just(ObjectKind::Directory),
+            Just(ObjectKind::ChunkList),
+            Just(ObjectKind::Duplicate)
+        ];
+        (kind, any::<[u8; 32]>(), any::<u32>()).prop_map(|(kind, digest, len)| Object {
+            kind,
+            digest,
+            len,
+        })
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let patch = (any::<u32>(), 0..2_u16, 0..16_u8, 0..=16_u8)
+            .prop_map(|(offset, hash, start, len)| Patch { offset, hash, start, len });
+        let entry = (any::<[u8; 32]>(), any::<u64>())
+            .prop_map(|(digest, size_bytes)| BlobEntry { digest, size_bytes });
+        prop_oneof![
+            (any::<u32>(), any::<u32>(), vec(object(), 0..5)).prop_map(
+                |(offset, frame_len, objects)| {
+                    Record::Frame(FrameObjects { offset, frame_len, objects })
+                }
+            ),
+            (any::<[u8; 32]>(), any::<[u8; 32]>(), vec(patch, 0..5)).prop_map(
+                |(digest, base, patches)| {
+                    let hashes = vec![[1; 32], [2; 32]];
+                    Record::Patched(PatchedRecord { digest, base, hashes, patches })
+                }
+            ),
+            (any::<[u8; 32]>(), any::<bool>(), vec(entry, 0..5)).prop_map(
+                |(digest, lists, entries)| Record::Blob(BlobRecord { digest, lists, entries })
+            ),
+            (
+                place(),
+                any::<u8>(),
+                vec(any::<u8>(), 0..9),
+                proptest::option::of(vec(any::<u8>(), 0..9))
+            )
+                .prop_map(|(place, kind, key, value)| {
+                    Record::Value(ValueRecord { place, kind, key, value })
+                }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(records in vec(record(), 0..5)) {
+            let mut bytes = Vec::new();
+            for record in &records {
+                record.encode(&mut bytes);
+            }
+            let mut cursor = Cursor::new(&bytes);
+            let mut read = Vec::new();
+            while !cursor.is_empty() {
+                read.push(Record::decode(&mut cursor)?);
+            }
+            prop_assert_eq!(read, records);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_fail(bytes in vec(any::<u8>(), 0..200)) {
+            let mut cursor = Cursor::new(&bytes);
+            while Record::decode(&mut cursor).is_ok() {}
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let golden = |record: Record| {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            bytes
+        };
+        let object = Object { kind: ObjectKind::Directory, digest: [9; 32], len: 5 };
+        let frame = FrameObjects { offset: 1, frame_len: 2, objects: vec![object] };
+        let mut expected = vec![1, 45, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1];
+        expected.extend([9; 32]);
+        expected.extend([5, 0, 0, 0]);
+        assert_eq!(golden(Record::Frame(frame)), expected);
+
+        let patched = PatchedRecord {
+            digest: [1; 32],
+            base: [2; 32],
+            hashes: vec![[3; 32]],
+            patches: vec![Patch { offset: 258, hash: 0, start: 4, len: 28 }],
+        };
+        let mut expected = vec![2, 108, 0, 0, 0];
+        expected.extend([1; 32]);
+        expected.extend([2; 32]);
+        expected.extend([1, 0, 0, 0]);
+        expected.extend([3; 32]);
+        expected.extend([2, 1, 0, 0, 0, 0, 4, 28]);
+        assert_eq!(golden(Record::Patched(patched)), expected);
+
+        let entries = vec![BlobEntry { digest: [5; 32], size_bytes: 6 }];
+        let mut expected = vec![3, 73, 0, 0, 0];
+        expected.extend([4; 32]);
+        expected.push(0);
+        expected.extend([5; 32]);
+        expected.extend([6, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            golden(Record::Blob(BlobRecord { digest: [4; 32], lists: false, entries })),
+            expected
+        );
+
+        let place = Place { epoch: 1, writer: 2, sequence: 3 };
+        let value = Some(b"v".to_vec());
+        let value = ValueRecord { place, kind: 7, key: b"k".to_vec(), value };
+        let expected = [
+            &[4, 28, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 1][..],
+            &[1, 0, 0, 0, b'k', b'v'],
+        ];
+        assert_eq!(golden(Record::Value(value)), expected.concat());
+        let tombstone = ValueRecord { place, kind: 7, key: b"k".to_vec(), value: None };
+        let expected = [
+            &[4, 27, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0][..],
+            &[1, 0, 0, 0, b'k'],
+        ];
+        assert_eq!(golden(Record::Value(tombstone)), expected.concat());
+    }
+
+    #[test]
+    fn patches_put_hashes_back() {
+        let patched = PatchedRecord {
+            digest: [0; 32],
+            base: [0; 32],
+            hashes: vec![*b"0123456789abcdfghijklmnpqrsvwxyz"],
+            patches: vec![
+                Patch { offset: 0, hash: 0, start: 30, len: 2 },
+                Patch { offset: 3, hash: 0, start: 0, len: 3 },
+            ],
+        };
+        let mut base = *b"______";
+        assert_eq!(patched.apply(&mut base), Ok(()));
+        assert_eq!(&base, b"yz_012");
+        assert!(patched.apply(&mut base[..5]).is_err());
+    }
+}

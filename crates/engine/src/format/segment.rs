@@ -1,0 +1,260 @@
+//! Segments: what one append writes, and what is valid or lost as a whole.
+
+use std::collections::HashMap;
+
+use super::{
+    checksum,
+    cursor::{Cursor, Malformed, len_u32},
+    frame::{self, FrameHeader, StoredFrame},
+    record::{FrameObjects, Object, Place, Record, ValueRecord},
+};
+
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+
+const MAGIC: &[u8; 8] = b"GRANSEGM";
+
+/// Who wrote a segment, and when in the order of all segments.
+pub(crate) type Stamp = Place;
+
+/// The first bytes of a segment. Frames follow it, then records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) stamp: Stamp,
+    pub(crate) frames_len: u32,
+    pub(crate) records_len: u32,
+    records_checksum: [u8; 8],
+}
+
+impl SegmentHeader {
+    fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&self.stamp.epoch.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.stamp.writer.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.stamp.sequence.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.frames_len.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.records_len.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.records_checksum);
+        let sum = checksum(&[&bytes[..56]]);
+        bytes[56..].copy_from_slice(&sum);
+        bytes
+    }
+
+    /// Reads and checks the header that `bytes` begin with.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let bytes = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(Malformed("it is cut off"))?;
+        if &bytes[..8] != MAGIC {
+            return Err(Malformed("no segment begins here"));
+        }
+        if checksum(&[&bytes[..56]]) != bytes[56..] {
+            return Err(Malformed("the checksum of the segment header is wrong"));
+        }
+        let mut cursor = Cursor::new(&bytes[8..]);
+        let stamp = Stamp::decode(&mut cursor)?;
+        let (frames_len, records_len) = (cursor.u32()?, cursor.u32()?);
+        cursor.u32()?;
+        Ok(Self { stamp, frames_len, records_len, records_checksum: cursor.array()? })
+    }
+
+    /// Where a segment might begin in `bytes`, at or behind `from`: a place with the magic,
+    /// to be tried with [`decode`](Self::decode).
+    pub(crate) fn find(bytes: &[u8], from: usize) -> Option<usize> {
+        let haystack = bytes.get(from..)?;
+        haystack.windows(MAGIC.len()).position(|window| window == MAGIC).map(|at| from + at)
+    }
+
+    /// Length of the whole segment, this header included.
+    pub(crate) fn segment_len(&self) -> u64 {
+        SEGMENT_HEADER_BYTES as u64 + u64::from(self.frames_len) + u64::from(self.records_len)
+    }
+
+    /// Where the records begin, counted from the first byte of the segment.
+    pub(crate) fn records_offset(&self) -> u64 {
+        SEGMENT_HEADER_BYTES as u64 + u64::from(self.frames_len)
+    }
+
+    /// Checks the bytes of the records, and decodes them.
+    pub(crate) fn records(&self, bytes: &[u8]) -> Result<Vec<Record>, Malformed> {
+        if bytes.len() != self.records_len as usize {
+            return Err(Malformed("the records are cut off"));
+        }
+        if checksum(&[bytes]) != self.records_checksum {
+            return Err(Malformed("the checksum of the records is wrong"));
+        }
+        let mut cursor = Cursor::new(bytes);
+        let mut records = Vec::new();
+        while !cursor.is_empty() {
+            let record = Record::decode(&mut cursor)?;
+            if let Record::Frame(frame) = &record
+                && u64::from(frame.offset) + u64::from(frame.frame_len) > u64::from(self.frames_len)
+            {
+                return Err(Malformed("a frame lies outside of its segment"));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+}
+
+/// Checks each frame of a segment, `bytes` being all of its frames.
+pub(crate) fn check_frames(bytes: &[u8]) -> Result<(), Malformed> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let frame_len = FrameHeader::decode(rest)?.frame_len();
+        let (frame, behind) =
+            rest.split_at_checked(frame_len).ok_or(Malformed("a frame is cut off"))?;
+        frame::check(frame)?;
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// A segment being put together.
+#[derive(Debug)]
+pub(crate) struct SegmentBuilder {
+    /// Room for the header, then the frames.
+    frames: Vec<u8>,
+    records: Vec<Record>,
+    /// Where in `records` the value of a key stands.
+    values: HashMap<(u8, Vec<u8>), usize>,
+}
+
+impl Default for SegmentBuilder {
+    fn default() -> Self {
+        Self { frames: vec![0; SEGMENT_HEADER_BYTES], records: Vec::new(), values: HashMap::new() }
+    }
+}
+
+impl SegmentBuilder {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes in the frames so far.
+    pub(crate) fn frames_len(&self) -> usize {
+        self.frames.len() - SEGMENT_HEADER_BYTES
+    }
+
+    pub(crate) fn record_count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Adds a frame and what lies in it.
+    pub(crate) fn push_frame(&mut self, frame: &StoredFrame, objects: Vec<Object>) {
+        let offset = len_u32(self.frames_len());
+        self.frames.extend_from_slice(&frame.bytes);
+        let frame_len = len_u32(frame.bytes.len());
+        self.records.push(Record::Frame(FrameObjects { offset, frame_len, objects }));
+    }
+
+    pub(crate) fn push_record(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    /// Adds a value, in the place of an earlier one of the same key: within a segment all
+    /// values have the same place in the order, so there may be only one for a key.
+    pub(crate) fn set_value(&mut self, value: ValueRecord) {
+        let at = *self.values.entry((value.kind, value.key.clone())).or_insert(self.records.len());
+        if at == self.records.len() {
+            self.records.push(Record::Value(value));
+        } else {
+            self.records[at] = Record::Value(value);
+        }
+    }
+
+    /// The bytes of the segment, and its records.
+    pub(crate) fn finish(self, stamp: Stamp) -> (Vec<u8>, Vec<Record>) {
+        let mut encoded = Vec::new();
+        for record in &self.records {
+            record.encode(&mut encoded);
+        }
+        let header = SegmentHeader {
+            stamp,
+            frames_len: len_u32(self.frames_len()),
+            records_len: len_u32(encoded.len()),
+            records_checksum: checksum(&[&encoded]),
+        };
+        let mut bytes = self.frames;
+        bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode());
+        bytes.extend_from_slice(&encoded);
+        (bytes, self.records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ObjectKind;
+
+    const STAMP: Stamp = Stamp { epoch: 1, writer: 2, sequence: 3 };
+
+    fn segment() -> Vec<u8> {
+        let mut compressor = zstd::bulk::Compressor::new(3).expect("a valid level");
+        let mut builder = SegmentBuilder::default();
+        assert!(builder.is_empty());
+        for raw in [&b"one"[..], b"three"] {
+            let digest = *blake3::hash(raw).as_bytes();
+            let object = Object { kind: ObjectKind::Chunk, digest, len: len_u32(raw.len()) };
+            builder.push_frame(&StoredFrame::compress(raw, &mut compressor), vec![object]);
+        }
+        let value = ValueRecord { place: STAMP, kind: 1, key: b"k".to_vec(), value: None };
+        let older = ValueRecord { value: Some(b"older".to_vec()), ..value.clone() };
+        builder.set_value(older);
+        builder.set_value(value);
+        builder.finish(STAMP).0
+    }
+
+    fn check(bytes: &[u8]) -> Result<Vec<Record>, Malformed> {
+        let header = SegmentHeader::decode(bytes)?;
+        let records_at = usize::try_from(header.records_offset()).expect("small");
+        let frames = bytes.get(SEGMENT_HEADER_BYTES..records_at);
+        check_frames(frames.ok_or(Malformed("cut off"))?)?;
+        header.records(&bytes[records_at..])
+    }
+
+    #[test]
+    fn header_is_golden() {
+        let bytes = segment();
+        let mut expected = b"GRANSEGM".to_vec();
+        expected.extend([1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([24 + 3 + 24 + 5, 0, 0, 0]);
+        expected.extend([50 + 50 + 32, 0, 0, 0]);
+        expected.extend([0; 4]);
+        assert_eq!(bytes[..40], expected);
+        assert_eq!(bytes[48..56], [0; 8]);
+        assert_eq!(bytes.len(), 64 + 56 + 132);
+    }
+
+    #[test]
+    fn round_trips() {
+        let bytes = segment();
+        let header = SegmentHeader::decode(&bytes).expect("valid");
+        assert_eq!(header.stamp, STAMP);
+        assert_eq!(header.segment_len(), bytes.len() as u64);
+        let records = check(&bytes).expect("valid");
+        assert_eq!(records.len(), 3);
+        assert!(matches!(&records[1], Record::Frame(frame) if frame.offset == 27));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let bytes = segment();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&damaged).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(check(&bytes[..len]).is_err(), "length {len}");
+        }
+    }
+
+    #[test]
+    fn finds_where_segments_begin() {
+        let bytes = [b"noise", &segment()[..], b"GRANSEGM"].concat();
+        assert_eq!(SegmentHeader::find(&bytes, 0), Some(5));
+        assert_eq!(SegmentHeader::find(&bytes, 6), Some(bytes.len() - 8));
+        assert_eq!(SegmentHeader::find(&bytes, bytes.len() - 7), None);
+        assert_eq!(SegmentHeader::find(&bytes, bytes.len() + 1), None);
+    }
+}

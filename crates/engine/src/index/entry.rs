@@ -1,0 +1,280 @@
+//! Keys and values of the index.
+//!
+//! The index is derived, so this layout is not part of the store's format: [`State`] carries
+//! a version of its own, and an index of another version is built anew.
+
+use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, PatchedRecord, Place};
+
+const CHUNK_TAG: u8 = b'c';
+const DIRECTORY_TAG: u8 = b'd';
+const CHUNK_LIST_TAG: u8 = b'l';
+const BLOB_TAG: u8 = b'b';
+const VALUE_TAG: u8 = b'v';
+pub(super) const PACK_TAG: u8 = b'p';
+pub(super) const STATE_KEY: [u8; 1] = *b"s";
+
+const LAYOUT_VERSION: u32 = 1;
+
+pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> [u8; 33] {
+    let tag = match kind {
+        ObjectKind::Chunk => CHUNK_TAG,
+        ObjectKind::Directory => DIRECTORY_TAG,
+        ObjectKind::ChunkList => CHUNK_LIST_TAG,
+        ObjectKind::Duplicate => unreachable!("duplicates are never looked up nor indexed"),
+    };
+    tagged(tag, digest)
+}
+
+pub(super) fn blob_key(digest: &[u8; 32]) -> [u8; 33] {
+    tagged(BLOB_TAG, digest)
+}
+
+fn tagged(tag: u8, digest: &[u8; 32]) -> [u8; 33] {
+    let mut key = [tag; 33];
+    key[1..].copy_from_slice(digest);
+    key
+}
+
+pub(super) fn value_key(kind: u8, key: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(key.len() + 2);
+    tagged.extend_from_slice(&[VALUE_TAG, kind]);
+    tagged.extend_from_slice(key);
+    tagged
+}
+
+/// Big-endian, so that packs come in the order of their handles.
+pub(super) fn pack_key(handle: u32) -> [u8; 5] {
+    let mut key = [PACK_TAG; 5];
+    key[1..].copy_from_slice(&handle.to_be_bytes());
+    key
+}
+
+pub(super) fn pack_handle(key: &[u8]) -> Result<u32, Malformed> {
+    let bytes = key.get(1..).and_then(|bytes| bytes.try_into().ok());
+    Ok(u32::from_be_bytes(bytes.ok_or(Malformed("a pack key has the wrong length"))?))
+}
+
+/// Where an object lies in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// Local handle of the pack.
+    pub(crate) pack: u32,
+    /// Where the frame's header begins in the pack.
+    pub(crate) frame_offset: u32,
+    /// Header and stored bytes of the frame.
+    pub(crate) frame_len: u32,
+    /// Where the object begins in the raw bytes of the frame.
+    pub(crate) offset: u32,
+    /// Length of the object.
+    pub(crate) len: u32,
+}
+
+/// How an object is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Located {
+    /// In a frame.
+    Frame(Location),
+    /// As another chunk and what to replace in it.
+    Patched(PatchedRecord),
+}
+
+const FRAME: u8 = 0;
+const PATCHED: u8 = 1;
+
+impl Located {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Frame(location) => {
+                let mut value = Vec::with_capacity(21);
+                value.push(FRAME);
+                let Location { pack, frame_offset, frame_len, offset, len } = *location;
+                for field in [pack, frame_offset, frame_len, offset, len] {
+                    value.extend_from_slice(&field.to_le_bytes());
+                }
+                value
+            }
+            Self::Patched(patched) => {
+                let mut value = vec![PATCHED];
+                patched.encode_body(&mut value);
+                value
+            }
+        }
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(value);
+        match cursor.u8()? {
+            FRAME => Ok(Self::Frame(Location {
+                pack: cursor.u32()?,
+                frame_offset: cursor.u32()?,
+                frame_len: cursor.u32()?,
+                offset: cursor.u32()?,
+                len: cursor.u32()?,
+            })),
+            PATCHED => PatchedRecord::decode_body(&mut cursor).map(Self::Patched),
+            _ => Err(Malformed("an object is stored in an unknown way")),
+        }
+    }
+}
+
+pub(super) fn encode_blob(blob: &BlobRecord) -> Vec<u8> {
+    let mut value = Vec::new();
+    blob.encode_body(&mut value);
+    value
+}
+
+pub(super) fn decode_blob(value: &[u8]) -> Result<BlobRecord, Malformed> {
+    BlobRecord::decode_body(&mut Cursor::new(value))
+}
+
+pub(super) fn encode_value(place: Place, value: Option<&[u8]>) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    place.encode(&mut encoded);
+    encoded.push(u8::from(value.is_some()));
+    encoded.extend_from_slice(value.unwrap_or_default());
+    encoded
+}
+
+pub(super) fn decode_value(encoded: &[u8]) -> Result<(Place, Option<Vec<u8>>), Malformed> {
+    let mut cursor = Cursor::new(encoded);
+    let place = Place::decode(&mut cursor)?;
+    let value = match cursor.u8()? {
+        0 => None,
+        1 => Some(cursor.take(cursor.remaining())?.to_vec()),
+        _ => return Err(Malformed("a value is neither there nor a tombstone")),
+    };
+    Ok((place, value))
+}
+
+/// What the index knows of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackEntry {
+    pub(crate) id: [u8; 16],
+    /// Whether nothing will be appended any more.
+    pub(crate) sealed: bool,
+}
+
+impl PackEntry {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = self.id.to_vec();
+        value.push(u8::from(self.sealed));
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(value);
+        Ok(Self { id: cursor.array()?, sealed: cursor.u8()? != 0 })
+    }
+}
+
+/// How far the index has followed the packs: everything before it is in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Watermark {
+    pub(crate) pack: u32,
+    pub(crate) offset: u64,
+    /// Stamp of the last segment before it.
+    pub(crate) stamp: Place,
+}
+
+/// Sums over all objects in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Totals {
+    /// Distinct chunks.
+    pub(crate) chunks: u64,
+    /// Their bytes, before compression.
+    pub(crate) chunk_bytes: u64,
+    /// Distinct blobs of several chunks.
+    pub(crate) divided_blobs: u64,
+    /// Distinct directories.
+    pub(crate) directories: u64,
+    /// Their bytes in canonical encoding, before compression.
+    pub(crate) directory_bytes: u64,
+}
+
+/// What the index was built from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    pub(crate) store_id: [u8; 16],
+    pub(crate) watermark: Watermark,
+    pub(crate) totals: Totals,
+}
+
+impl State {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = LAYOUT_VERSION.to_le_bytes().to_vec();
+        value.extend_from_slice(&self.store_id);
+        value.extend_from_slice(&self.watermark.pack.to_le_bytes());
+        value.extend_from_slice(&self.watermark.offset.to_le_bytes());
+        self.watermark.stamp.encode(&mut value);
+        let Totals { chunks, chunk_bytes, divided_blobs, directories, directory_bytes } =
+            self.totals;
+        for total in [chunks, chunk_bytes, divided_blobs, directories, directory_bytes] {
+            value.extend_from_slice(&total.to_le_bytes());
+        }
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(value);
+        if cursor.u32()? != LAYOUT_VERSION {
+            return Err(Malformed("the index has another layout"));
+        }
+        Ok(Self {
+            store_id: cursor.array()?,
+            watermark: Watermark {
+                pack: cursor.u32()?,
+                offset: cursor.u64()?,
+                stamp: Place::decode(&mut cursor)?,
+            },
+            totals: Totals {
+                chunks: cursor.u64()?,
+                chunk_bytes: cursor.u64()?,
+                divided_blobs: cursor.u64()?,
+                directories: cursor.u64()?,
+                directory_bytes: cursor.u64()?,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::BlobEntry;
+
+    #[test]
+    fn round_trips() {
+        let location = Location { pack: 1, frame_offset: 2, frame_len: 3, offset: 4, len: 5 };
+        let patched = PatchedRecord {
+            digest: [1; 32],
+            base: [2; 32],
+            hashes: vec![[3; 32]],
+            patches: Vec::new(),
+        };
+        for located in [Located::Frame(location), Located::Patched(patched)] {
+            assert_eq!(Located::decode(&located.encode()), Ok(located));
+        }
+        let entries = vec![BlobEntry { digest: [1; 32], size_bytes: 9 }];
+        let blob = BlobRecord { digest: [2; 32], lists: true, entries };
+        assert_eq!(decode_blob(&encode_blob(&blob)), Ok(blob));
+        let place = Place { epoch: 1, writer: 2, sequence: 3 };
+        for value in [None, Some(b"".to_vec()), Some(b"x".to_vec())] {
+            assert_eq!(decode_value(&encode_value(place, value.as_deref())), Ok((place, value)));
+        }
+        let pack = PackEntry { id: [4; 16], sealed: true };
+        assert_eq!(PackEntry::decode(&pack.encode()), Ok(pack));
+        assert_eq!(pack_handle(&pack_key(77)), Ok(77));
+        let state = State {
+            store_id: [5; 16],
+            watermark: Watermark { pack: 6, offset: 7, stamp: place },
+            totals: Totals {
+                chunks: 1,
+                chunk_bytes: 2,
+                divided_blobs: 3,
+                directories: 4,
+                directory_bytes: 5,
+            },
+        };
+        assert_eq!(State::decode(&state.encode()), Ok(state));
+    }
+}

@@ -1,0 +1,157 @@
+//! From the records of a segment to entries of the index. Writing, replay and rebuilding
+//! all come through here.
+
+use super::{
+    Index, IndexError,
+    entry::{self, Located, Location, PackEntry, State, Totals},
+};
+use crate::format::{
+    BlobRecord, FrameObjects, Malformed, ObjectKind, Record, SEGMENT_HEADER_BYTES, ValueRecord,
+};
+
+/// Entries to be written together.
+#[derive(Debug, Default)]
+pub(crate) struct Update {
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// How the records of a segment relate to what is in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Novelty {
+    /// They were just written, and checked before that.
+    New,
+    /// They are read from a pack: the index may have the same or something newer.
+    Unknown,
+}
+
+impl Update {
+    pub(super) fn into_entries(self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.entries
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Entries for the records of a segment that begins at `segment_offset` of `pack`, the
+    /// sums of what is new among them added to `totals`.
+    pub(crate) fn add_segment(
+        &mut self,
+        index: &Index,
+        novelty: Novelty,
+        pack: u32,
+        segment_offset: u64,
+        records: &[Record],
+        totals: &mut Totals,
+    ) -> Result<(), IndexError> {
+        for record in records {
+            match record {
+                Record::Frame(frame) => {
+                    self.add_frame(index, novelty, pack, segment_offset, frame, totals)?;
+                }
+                Record::Patched(patched) => {
+                    let key = entry::object_key(ObjectKind::Chunk, &patched.digest);
+                    if novelty == Novelty::New || !index.keyspace.contains_key(key)? {
+                        totals.chunks += 1;
+                        self.put(&key, Located::Patched(patched.clone()).encode());
+                    }
+                }
+                Record::Blob(blob) => self.add_blob(index, novelty, blob, totals)?,
+                Record::Value(value) => self.add_value(index, novelty, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_frame(
+        &mut self,
+        index: &Index,
+        novelty: Novelty,
+        pack: u32,
+        segment_offset: u64,
+        frame: &FrameObjects,
+        totals: &mut Totals,
+    ) -> Result<(), IndexError> {
+        let frame_offset = segment_offset + SEGMENT_HEADER_BYTES as u64 + u64::from(frame.offset);
+        let frame_offset =
+            u32::try_from(frame_offset).map_err(|_| Malformed("a pack is too large"))?;
+        let mut offset = 0_u32;
+        for object in &frame.objects {
+            let location = Location {
+                pack,
+                frame_offset,
+                frame_len: frame.frame_len,
+                offset,
+                len: object.len,
+            };
+            offset = offset
+                .checked_add(object.len)
+                .ok_or(Malformed("the objects of a frame are larger than a frame"))?;
+            if object.kind == ObjectKind::Duplicate {
+                continue;
+            }
+            let key = entry::object_key(object.kind, &object.digest);
+            // The first place wins, as it does while writing.
+            if novelty == Novelty::Unknown && index.keyspace.contains_key(key)? {
+                continue;
+            }
+            match object.kind {
+                ObjectKind::Chunk => {
+                    totals.chunks += 1;
+                    totals.chunk_bytes += u64::from(object.len);
+                }
+                ObjectKind::Directory => {
+                    totals.directories += 1;
+                    totals.directory_bytes += u64::from(object.len);
+                }
+                ObjectKind::ChunkList | ObjectKind::Duplicate => {}
+            }
+            self.put(&key, Located::Frame(location).encode());
+        }
+        Ok(())
+    }
+
+    fn add_blob(
+        &mut self,
+        index: &Index,
+        novelty: Novelty,
+        blob: &BlobRecord,
+        totals: &mut Totals,
+    ) -> Result<(), IndexError> {
+        if novelty == Novelty::New || !index.contains_blob(&blob.digest)? {
+            totals.divided_blobs += 1;
+            self.put(&entry::blob_key(&blob.digest), entry::encode_blob(blob));
+        }
+        Ok(())
+    }
+
+    /// The newest wins, in whatever order segments are read.
+    fn add_value(
+        &mut self,
+        index: &Index,
+        novelty: Novelty,
+        value: &ValueRecord,
+    ) -> Result<(), IndexError> {
+        if novelty == Novelty::Unknown
+            && let Some((place, _)) = index.value(value.kind, &value.key)?
+            && place > value.place
+        {
+            return Ok(());
+        }
+        let key = entry::value_key(value.kind, &value.key);
+        self.put(&key, entry::encode_value(value.place, value.value.as_deref()));
+        Ok(())
+    }
+
+    pub(crate) fn set_pack(&mut self, handle: u32, pack: PackEntry) {
+        self.put(&entry::pack_key(handle), pack.encode());
+    }
+
+    pub(crate) fn set_state(&mut self, state: &State) {
+        self.put(&entry::STATE_KEY, state.encode());
+    }
+
+    fn put(&mut self, key: &[u8], value: Vec<u8>) {
+        self.entries.push((key.to_vec(), value));
+    }
+}

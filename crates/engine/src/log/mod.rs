@@ -1,0 +1,25 @@
+//! The log: the one thread that appends to packs.
+//!
+//! Whoever writes sends frames, records and commits through a bounded queue. The thread
+//! gathers them into segments, syncs once for everybody who waits (group commit), and only
+//! then writes the index and answers.
+//!
+//! # Invariants
+//!
+//! - Requests take effect in the order of the queue, so what an object refers to, if it was
+//!   sent before, lies before it in the packs.
+//! - An object is in [`Pending`] from when its request was taken until it is in the index;
+//!   whoever sees it there may refer to it: its frame lies before any later request.
+//! - After a failed sync nothing is written until the store is opened anew: what the
+//!   kernel then holds of the file is unknown. After a failed write the lost segment is cut
+//!   off, and every batch that may have relied on it fails to commit.
+
+mod pending;
+mod request;
+mod tail;
+mod thread;
+
+pub(crate) use pending::PendingKey;
+pub(crate) use request::{LooseObject, Request};
+pub(crate) use tail::Tail;
+pub(crate) use thread::{Log, LogStart, MAX_FRAME_GROUP_BYTES};

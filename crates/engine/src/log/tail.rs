@@ -1,0 +1,113 @@
+//! The pack that is being appended to.
+
+use std::sync::Arc;
+
+use granary_castore::Result;
+
+use crate::{
+    disk::{Disk, DiskFile, DiskResult},
+    format::{Footer, PACK_HEADER_BYTES, PackHeader},
+    packs::{PACKS_DIR, PackId},
+};
+
+/// A pack that has reached this length is sealed. The last segment may pass it.
+pub(crate) const PACK_BYTES: u64 = 64 << 20;
+
+/// An unsealed pack, and where its valid bytes end.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) handle: u32,
+    pub(crate) id: PackId,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    segment_offsets: Vec<u64>,
+    /// Whether the file's name is durable.
+    name_synced: bool,
+}
+
+impl Tail {
+    /// Makes a new pack.
+    pub(crate) fn create(disk: &dyn Disk, store_id: [u8; 16], handle: u32) -> Result<Self> {
+        let id = PackId::random()?;
+        let name = id.file_name();
+        let file = disk.create(&name)?;
+        let header = PackHeader { pack_id: id.0, store_id }.encode();
+        if let Err(error) = file.write_at(&header, 0) {
+            // A pack without a header is of no use, and without contents; if it stays,
+            // opening sets it aside.
+            if let Err(left) = disk.remove(&name) {
+                tracing::warn!(name, error = %left, "a pack without contents is left behind");
+            }
+            return Err(error.into());
+        }
+        Ok(Self {
+            handle,
+            id,
+            file,
+            len: PACK_HEADER_BYTES as u64,
+            segment_offsets: Vec::new(),
+            name_synced: false,
+        })
+    }
+
+    /// Goes on with a pack whose segments were checked and end at `len`.
+    pub(crate) fn resume(
+        handle: u32,
+        id: PackId,
+        file: Arc<dyn DiskFile>,
+        len: u64,
+        segment_offsets: Vec<u64>,
+    ) -> Self {
+        Self { handle, id, file, len, segment_offsets, name_synced: true }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= PACK_BYTES
+    }
+
+    /// Appends a segment, without a sync, and returns where it begins. If that fails, the
+    /// pack ends where it ended before.
+    pub(crate) fn append(&mut self, segment: &[u8]) -> DiskResult<u64> {
+        let offset = self.len;
+        if let Err(error) = self.file.write_at(segment, offset) {
+            self.cut();
+            return Err(error);
+        }
+        self.segment_offsets.push(offset);
+        self.len += segment.len() as u64;
+        Ok(offset)
+    }
+
+    /// Makes all segments durable.
+    pub(crate) fn sync(&mut self, disk: &dyn Disk) -> DiskResult<()> {
+        self.file.sync()?;
+        if !self.name_synced {
+            disk.sync_dir(PACKS_DIR)?;
+            self.name_synced = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the footer. The segments must be synced. If that fails, the pack is
+    /// unsealed as before.
+    pub(crate) fn seal(&mut self) -> DiskResult<()> {
+        let footer = Footer { segment_offsets: self.segment_offsets.clone() }.encode();
+        if let Err(error) = self.file.write_at(&footer, self.len) {
+            self.cut();
+            return Err(error);
+        }
+        self.file.sync()
+    }
+
+    /// Removes what a failed write may have left. If that fails too, the next append
+    /// writes over it, and opening knows a torn tail.
+    fn cut(&self) {
+        if let Err(error) = self.file.truncate(self.len) {
+            tracing::warn!(pack = %self.id, %error, "cannot cut off what a failed write left");
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The thread itself.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use granary_castore::{Error, RecordWrite, Result};
+
+use super::{
+    pending::{Pending, PendingKey},
+    request::{LooseObject, Request},
+    tail::Tail,
+};
+use crate::{
+    disk::Disk,
+    format::{
+        BlobRecord, Object, ObjectKind, Place, Record, SegmentBuilder, StoredFrame, ValueRecord,
+    },
+    index::{Index, Novelty, PackEntry, State, Update, Watermark},
+    packs::Packs,
+};
+
+/// Requests that may wait in the queue. Each carries at most a frame.
+const QUEUE_REQUESTS: usize = 64;
+
+/// Bytes of frames at which a segment is closed although nobody waits for it.
+const SEGMENT_BYTES: usize = 8 << 20;
+
+/// Records at which a segment is closed although nobody waits for it.
+const SEGMENT_RECORDS: usize = 20_000;
+
+/// Bytes that may be written without a sync.
+const UNSYNCED_BYTES: usize = 64 << 20;
+
+/// Index entries that may wait for a sync.
+const UNSYNCED_ENTRIES: usize = 200_000;
+
+/// Raw bytes at which a frame of small objects is closed.
+pub(crate) const MAX_FRAME_GROUP_BYTES: usize = 128 << 10;
+
+/// What opening found, for the log to go on from.
+pub(crate) struct LogStart {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) packs: Arc<Packs>,
+    /// The pack to go on with, if there is one.
+    pub(crate) tail: Option<Tail>,
+    pub(crate) next_handle: u32,
+    /// The state that the index has now.
+    pub(crate) state: State,
+    pub(crate) epoch: u32,
+    pub(crate) writer: u64,
+    pub(crate) compression_level: i32,
+}
+
+/// The log of an open store. Dropping it ends the thread after what was sent is durable.
+#[derive(Debug)]
+pub(crate) struct Log {
+    sender: SyncSender<Request>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Pending,
+    /// How many segments were lost to failed writes.
+    losses: AtomicU64,
+}
+
+impl Log {
+    /// Starts the thread.
+    pub(crate) fn start(start: LogStart) -> Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE_REQUESTS);
+        let shared = Arc::<Shared>::default();
+        let mut thread = Appender::new(start, Arc::clone(&shared))?;
+        let thread = std::thread::Builder::new()
+            .name("granary-log".to_owned())
+            .spawn(move || thread.run(&receiver))
+            .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))?;
+        Ok(Self { sender, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn pending(&self) -> &Pending {
+        &self.shared.pending
+    }
+
+    /// To be noted when a batch starts, and given when it commits.
+    pub(crate) fn losses(&self) -> u64 {
+        self.shared.losses.load(Ordering::Acquire)
+    }
+
+    /// Sends a request that has no answer. Waits while the queue is full.
+    pub(crate) fn send(&self, request: Request) -> Result<()> {
+        self.sender.send(request).map_err(|_| closed())
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) fn ask(
+        &self,
+        request: impl FnOnce(SyncSender<Result<()>>) -> Request,
+    ) -> Result<()> {
+        let (answer, answered) = sync_channel(1);
+        self.send(request(answer))?;
+        answered.recv().map_err(|_| closed())?
+    }
+
+    /// Makes what was sent durable and ends the thread. Later requests fail.
+    pub(crate) fn close(&self) -> Result<()> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return Ok(()) };
+        let result = self.ask(|answer| Request::Close { answer });
+        if thread.join().is_err() {
+            return Err(Error::unavailable("the log thread panicked"));
+        }
+        result
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store did not close cleanly");
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::unavailable("the store is closed")
+}
+
+/// State of the thread.
+struct Appender {
+    disk: Arc<dyn Disk>,
+    index: Arc<Index>,
+    packs: Arc<Packs>,
+    shared: Arc<Shared>,
+    tail: Option<Tail>,
+    next_handle: u32,
+    /// The state that the index has once `update` is applied.
+    state: State,
+    epoch: u32,
+    writer: u64,
+    compressor: zstd::bulk::Compressor<'static>,
+
+    segment: SegmentBuilder,
+    loose: Vec<LooseObject>,
+    loose_bytes: usize,
+    /// What is in `segment` and `loose`.
+    segment_keys: Vec<PendingKey>,
+
+    /// Written but not synced.
+    update: Update,
+    unsynced_bytes: usize,
+    unsynced_keys: Vec<PendingKey>,
+
+    waiting: Vec<(u64, SyncSender<Result<()>>)>,
+    /// Set by a failed sync.
+    poison: Option<Error>,
+}
+
+impl Appender {
+    fn new(start: LogStart, shared: Arc<Shared>) -> Result<Self> {
+        let compressor = zstd::bulk::Compressor::new(start.compression_level)
+            .map_err(|cause| Error::unavailable("cannot set up compression").because(cause))?;
+        Ok(Self {
+            disk: start.disk,
+            index: start.index,
+            packs: start.packs,
+            shared,
+            tail: start.tail,
+            next_handle: start.next_handle,
+            state: start.state,
+            epoch: start.epoch,
+            writer: start.writer,
+            compressor,
+            segment: SegmentBuilder::default(),
+            loose: Vec::new(),
+            loose_bytes: 0,
+            segment_keys: Vec::new(),
+            update: Update::default(),
+            unsynced_bytes: 0,
+            unsynced_keys: Vec::new(),
+            waiting: Vec::new(),
+            poison: None,
+        })
+    }
+
+    fn run(&mut self, requests: &Receiver<Request>) {
+        loop {
+            let request = if self.waiting.is_empty() {
+                // Everybody who could send is gone.
+                let Ok(request) = requests.recv() else { return self.commit() };
+                request
+            } else {
+                // One sync for all who wait: take what is there first.
+                match requests.try_recv() {
+                    Ok(request) => request,
+                    Err(TryRecvError::Empty) => {
+                        self.commit();
+                        continue;
+                    }
+                    Err(TryRecvError::Disconnected) => return self.commit(),
+                }
+            };
+            if let Request::Close { answer } = request {
+                self.waiting.push((self.shared.losses.load(Ordering::Acquire), answer));
+                return self.commit();
+            }
+            self.take(request);
+            if self.segment.frames_len() + self.loose_bytes >= SEGMENT_BYTES
+                || self.segment.record_count() >= SEGMENT_RECORDS
+            {
+                self.write_segment();
+                if !self.waiting.is_empty()
+                    || self.unsynced_bytes >= UNSYNCED_BYTES
+                    || self.update.len() >= UNSYNCED_ENTRIES
+                {
+                    self.commit();
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        if let Some(poison) = &self.poison {
+            return refuse(request, poison);
+        }
+        match request {
+            Request::Frame { frame, objects } => self.take_frame(&frame, objects),
+            Request::Loose(objects) => {
+                for object in objects {
+                    self.take_loose(object);
+                }
+            }
+            Request::Blob(blob) => self.take_blob(blob),
+            Request::Values { writes, answer } => {
+                self.take_values(writes);
+                self.waiting.push((self.shared.losses.load(Ordering::Acquire), answer));
+            }
+            Request::Commit { losses, answer } => self.waiting.push((losses, answer)),
+            Request::Barrier { answer } | Request::Close { answer } => reply(&answer, Ok(())),
+        }
+    }
+
+    /// Whether an object must be written: nobody else has brought it meanwhile.
+    fn is_new(&mut self, key: PendingKey) -> bool {
+        let indexed = match &key {
+            PendingKey::Object(kind, digest) => self.index.contains(*kind, digest),
+            PendingKey::Blob(digest) => self.index.contains_blob(digest),
+        };
+        // If the index does not answer, writing the object again is right, if wasteful.
+        if indexed.unwrap_or(false) || !self.shared.pending.insert(key) {
+            return false;
+        }
+        self.segment_keys.push(key);
+        true
+    }
+
+    fn take_frame(&mut self, frame: &StoredFrame, mut objects: Vec<Object>) {
+        // Between the look-up of whoever made the frame and now, another may have brought
+        // the same. A frame is kept if anything in it is new.
+        for object in &mut objects {
+            if !self.is_new(PendingKey::Object(object.kind, object.digest)) {
+                object.kind = ObjectKind::Duplicate;
+            }
+        }
+        if objects.iter().any(|object| object.kind != ObjectKind::Duplicate) {
+            self.segment.push_frame(frame, objects);
+        }
+    }
+
+    fn take_loose(&mut self, loose: LooseObject) {
+        if !self.is_new(PendingKey::Object(loose.object.kind, loose.object.digest)) {
+            return;
+        }
+        self.loose_bytes += loose.bytes.len();
+        self.loose.push(loose);
+        if self.loose_bytes >= MAX_FRAME_GROUP_BYTES {
+            self.close_frame();
+        }
+    }
+
+    fn take_blob(&mut self, blob: BlobRecord) {
+        if self.is_new(PendingKey::Blob(blob.digest)) {
+            self.segment.push_record(Record::Blob(blob));
+        }
+    }
+
+    fn take_values(&mut self, writes: Vec<RecordWrite>) {
+        let place = self.next_place();
+        for RecordWrite { kind, key, value } in writes {
+            let key = key.to_vec();
+            let value = value.map(|value| value.to_vec());
+            self.segment.set_value(ValueRecord { place, kind: kind.0, key, value });
+        }
+    }
+
+    /// The place of the segment being put together.
+    fn next_place(&self) -> Place {
+        let sequence = self.state.watermark.stamp.sequence + 1;
+        Place { epoch: self.epoch, writer: self.writer, sequence }
+    }
+
+    fn close_frame(&mut self) {
+        if self.loose.is_empty() {
+            return;
+        }
+        let mut raw = Vec::with_capacity(self.loose_bytes);
+        let mut objects = Vec::with_capacity(self.loose.len());
+        for loose in self.loose.drain(..) {
+            raw.extend_from_slice(&loose.bytes);
+            objects.push(loose.object);
+        }
+        self.loose_bytes = 0;
+        let frame = StoredFrame::compress(&raw, &mut self.compressor);
+        self.segment.push_frame(&frame, objects);
+    }
+
+    /// Closes the segment and appends it to the pack. On failure the segment is lost, and
+    /// whoever may have relied on it learns of it when it commits.
+    fn write_segment(&mut self) {
+        self.close_frame();
+        if self.segment.is_empty() {
+            return;
+        }
+        let segment = std::mem::take(&mut self.segment);
+        let keys = std::mem::take(&mut self.segment_keys);
+        match self.append(segment) {
+            Ok(()) => self.unsynced_keys.extend(keys),
+            Err(error) => {
+                tracing::error!(error = %granary_castore::Chain(&error), "a write was lost");
+                self.shared.losses.fetch_add(1, Ordering::AcqRel);
+                self.shared.pending.remove(keys);
+                for (_, answer) in self.waiting.drain(..) {
+                    reply(&answer, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, segment: SegmentBuilder) -> Result<()> {
+        if self.tail.as_ref().is_some_and(Tail::is_full) {
+            self.seal()?;
+        }
+        let stamp = self.next_place();
+        let (bytes, records) = segment.finish(stamp);
+        if self.tail.is_none() {
+            self.tail = Some(self.create_pack()?);
+        }
+        let tail = self.tail.as_mut().expect("it was made above if there was none");
+        let offset = tail.append(&bytes)?;
+        self.state.watermark = Watermark { pack: tail.handle, offset: tail.len(), stamp };
+        self.unsynced_bytes += bytes.len();
+        let handle = tail.handle;
+        let totals = &mut self.state.totals;
+        self.update
+            .add_segment(&self.index, Novelty::New, handle, offset, &records, totals)
+            .map_err(Error::from)
+    }
+
+    fn create_pack(&mut self) -> Result<Tail> {
+        let tail = Tail::create(&*self.disk, self.state.store_id, self.next_handle)?;
+        self.next_handle += 1;
+        self.packs.add(tail.handle, tail.id);
+        self.update.set_pack(tail.handle, PackEntry { id: tail.id.0, sealed: false });
+        Ok(tail)
+    }
+
+    /// Seals the full pack; everything in it is made durable first.
+    fn seal(&mut self) -> Result<()> {
+        self.sync()?;
+        if let Some(tail) = &mut self.tail {
+            tail.seal()?;
+            self.update.set_pack(tail.handle, PackEntry { id: tail.id.0, sealed: true });
+            self.tail = None;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and visible, and answers all who wait.
+    fn commit(&mut self) {
+        self.write_segment();
+        let result = match &self.poison {
+            Some(poison) => Err(poison.clone()),
+            None => self.sync(),
+        };
+        let losses = self.shared.losses.load(Ordering::Acquire);
+        for (losses_before, answer) in self.waiting.drain(..) {
+            let result = match &result {
+                Ok(()) if losses != losses_before => Err(Error::unavailable(
+                    "a write failed while this batch was on its way, and took a part of it; \
+                     try again",
+                )),
+                result => result.clone(),
+            };
+            reply(&answer, result);
+        }
+    }
+
+    /// Syncs what was written and puts it into the index. A failure poisons the log.
+    fn sync(&mut self) -> Result<()> {
+        if self.unsynced_bytes == 0 && self.update.len() == 0 {
+            return Ok(());
+        }
+        let result = self.sync_and_index();
+        if let Err(error) = &result {
+            tracing::error!(
+                error = %granary_castore::Chain(error),
+                "the store takes no more writes until it is opened anew"
+            );
+            self.poison = Some(
+                Error::unavailable("an earlier sync failed; restart to write again")
+                    .because(error.clone()),
+            );
+        }
+        self.shared.pending.remove(self.unsynced_keys.drain(..));
+        result
+    }
+
+    fn sync_and_index(&mut self) -> Result<()> {
+        if self.unsynced_bytes > 0
+            && let Some(tail) = &mut self.tail
+        {
+            tail.sync(&*self.disk)?;
+        }
+        self.unsynced_bytes = 0;
+        // IMPORTANT: only now. An index that is ahead of the packs would point to bytes
+        // that a crash takes away.
+        let mut update = std::mem::take(&mut self.update);
+        update.set_state(&self.state);
+        Ok(self.index.apply(update)?)
+    }
+}
+
+fn refuse(request: Request, poison: &Error) {
+    match request {
+        Request::Values { answer, .. }
+        | Request::Commit { answer, .. }
+        | Request::Barrier { answer }
+        | Request::Close { answer } => reply(&answer, Err(poison.clone())),
+        // These have no answer of their own: the commit behind them gets it.
+        Request::Frame { .. } | Request::Loose(_) | Request::Blob(_) => {}
+    }
+}
+
+fn reply(answer: &SyncSender<Result<()>>, result: Result<()>) {
+    // Whoever asked may have gone away.
+    drop(answer.try_send(result));
+}

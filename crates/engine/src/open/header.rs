@@ -1,0 +1,73 @@
+//! The file `store`: what holds for the whole data directory.
+
+use granary_castore::{Error, Result};
+
+use super::OpenError;
+use crate::{
+    chunker::CHUNKER_ID,
+    disk::{Disk, read_range},
+    format::{STORE_HEADER_BYTES, StoreHeader, VersionProblem},
+    packs::PACKS_DIR,
+};
+
+const FILE: &str = "store";
+const NEW_FILE: &str = "store.new";
+
+/// No rules yet: contents are chunked as they are.
+const NORMALISER_ID: u32 = 0;
+
+/// Reads the header, or makes one for a new store.
+pub(super) fn read_or_create(disk: &dyn Disk) -> Result<StoreHeader, OpenError> {
+    let Some(file) = disk.open(FILE).map_err(Error::from)? else {
+        return create(disk);
+    };
+    let bytes = read_range(&*file, 0, STORE_HEADER_BYTES).map_err(Error::from)?;
+    let header = StoreHeader::decode(&bytes).and_then(|header| {
+        let StoreHeader { chunker, normaliser, .. } = header;
+        if (chunker, normaliser) == (CHUNKER_ID, NORMALISER_ID) {
+            Ok(header)
+        } else {
+            Err(VersionProblem::OtherRules { chunker, normaliser })
+        }
+    });
+    header.map_err(|problem| OpenError::Incompatible {
+        file: FILE.to_owned(),
+        problem: problem.to_string(),
+    })
+}
+
+fn create(disk: &dyn Disk) -> Result<StoreHeader, OpenError> {
+    let packs = disk.list(PACKS_DIR).map_err(Error::from)?;
+    if packs.iter().any(|name| name.ends_with(".pack")) {
+        return Err(OpenError::Incompatible {
+            file: FILE.to_owned(),
+            problem: "it is missing, but there are packs; restore it from a backup, or take \
+                      it from a copy of this data directory"
+                .to_owned(),
+        });
+    }
+    let mut random = [0; 24];
+    getrandom::fill(&mut random)
+        .map_err(|cause| Error::unavailable("cannot get random bits").because(cause))?;
+    let (store_id, writer) = random.split_at(16);
+    let header = StoreHeader {
+        store_id: store_id.try_into().expect("16 bytes were split off"),
+        chunker: CHUNKER_ID,
+        normaliser: NORMALISER_ID,
+        writer: u64::from_le_bytes(writer.try_into().expect("8 of 24 bytes are left")),
+    };
+    write(disk, &header).map_err(Error::from)?;
+    Ok(header)
+}
+
+/// Under another name first, so that there is never half a header.
+fn write(disk: &dyn Disk, header: &StoreHeader) -> Result<(), crate::disk::DiskError> {
+    if disk.open(NEW_FILE)?.is_some() {
+        disk.remove(NEW_FILE)?;
+    }
+    let file = disk.create(NEW_FILE)?;
+    file.write_at(&header.encode(), 0)?;
+    file.sync()?;
+    disk.rename(NEW_FILE, FILE)?;
+    disk.sync_dir("")
+}

@@ -1,0 +1,228 @@
+//! Bringing the index up to date with the packs.
+//!
+//! With an index, everything behind its watermark is replayed: the rest of the pack that the
+//! watermark lies in, and packs that the index does not know. Without one, everything is.
+//! A crash can leave a torn end in the newest pack only, since a pack is durable before the
+//! next is begun: there, and only if nothing valid follows, the end is cut off and kept
+//! aside. Everything else that is invalid is damage: it is reported, and nothing is cut.
+
+use std::{collections::HashMap, sync::Arc};
+
+use granary_castore::{Error, Result};
+
+use super::{
+    CutTail, Damage, OpenError, OpenReport, Progress,
+    packs::{self, FoundPack},
+    scan::{self, ScanEnd},
+};
+use crate::{
+    disk::Disk,
+    format::{PACK_HEADER_BYTES, Record, SegmentHeader},
+    index::{Index, Novelty, PackEntry, State, Update, Watermark},
+    log::Tail,
+    packs::{PackId, Packs},
+};
+
+pub(super) struct Replay<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) index: &'a Index,
+    pub(super) packs: &'a Packs,
+    pub(super) store_id: [u8; 16],
+    pub(super) state: State,
+    pub(super) report: &'a mut OpenReport,
+    pub(super) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+}
+
+/// A pack that may hold segments that the index does not have.
+struct Candidate {
+    handle: u32,
+    id: PackId,
+    pack: FoundPack,
+    /// Where to begin.
+    from: u64,
+}
+
+impl Replay<'_> {
+    /// Replays, and returns the pack to go on with and the next free handle.
+    pub(super) fn run(&mut self) -> Result<(Option<Tail>, u32), OpenError> {
+        let mut found = packs::find(self.disk, self.store_id)?;
+        let known = self.index.packs().map_err(Error::from)?;
+        let mut next_handle = known.iter().map(|(handle, _)| handle + 1).max().unwrap_or(0);
+        let mut candidates = self.known_packs(known, &mut found);
+        candidates.extend(self.unknown_packs(found, &mut next_handle)?);
+        // Oldest first. A pack without a first segment has nothing, or was just begun.
+        candidates.sort_by_key(|candidate| {
+            let first_stamp = candidate.pack.first_stamp;
+            (first_stamp.is_none(), first_stamp, candidate.id)
+        });
+        let tail = self.replay(candidates)?;
+        Ok((tail, next_handle))
+    }
+
+    /// Takes the packs that the index knows out of `found`, and returns those that may
+    /// have more than the index: the one with the watermark, and others that were begun
+    /// but had nothing when the index was last written.
+    fn known_packs(
+        &mut self,
+        known: Vec<(u32, PackEntry)>,
+        found: &mut HashMap<PackId, FoundPack>,
+    ) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for (handle, entry) in known {
+            let id = PackId(entry.id);
+            self.packs.add(handle, id);
+            let Some(pack) = found.remove(&id) else {
+                self.damaged(id, 0, "the pack is missing");
+                continue;
+            };
+            if let Some(problem) = &pack.header_problem {
+                self.damaged(id, 0, problem);
+            }
+            let watermark = self.state.watermark;
+            let from = if handle == watermark.pack && watermark.offset > 0 {
+                watermark.offset
+            } else {
+                PACK_HEADER_BYTES as u64
+            };
+            if pack.len < from {
+                self.damaged(id, pack.len, "the pack is cut off");
+            } else if handle == watermark.pack || !entry.sealed {
+                candidates.push(Candidate { handle, id, pack, from });
+            }
+        }
+        candidates
+    }
+
+    /// Gives handles to the packs that the index does not know.
+    fn unknown_packs(
+        &mut self,
+        found: HashMap<PackId, FoundPack>,
+        next_handle: &mut u32,
+    ) -> Result<Vec<Candidate>> {
+        let mut candidates = Vec::new();
+        for (id, pack) in found {
+            let header_len = PACK_HEADER_BYTES as u64;
+            if pack.len <= header_len && pack.header_problem.is_some() {
+                let kept_in = packs::set_aside(self.disk, id)?;
+                let len = pack.len;
+                self.report.cut_tails.push(CutTail { pack: id, offset: 0, len, kept_in });
+                continue;
+            }
+            if let Some(problem) = &pack.header_problem {
+                self.damaged(id, 0, problem);
+            }
+            let handle = *next_handle;
+            *next_handle += 1;
+            self.packs.add(handle, id);
+            candidates.push(Candidate { handle, id, pack, from: header_len });
+        }
+        Ok(candidates)
+    }
+
+    fn replay(&mut self, candidates: Vec<Candidate>) -> Result<Option<Tail>, OpenError> {
+        let total_bytes = candidates.iter().map(|candidate| candidate.pack.len).sum();
+        let mut done_bytes = 0;
+        let mut tail = None;
+        let newest = candidates.len().checked_sub(1);
+        for (position, candidate) in candidates.into_iter().enumerate() {
+            let pack_len = candidate.pack.len;
+            let is_newest = Some(position) == newest;
+            tail = self.replay_pack(candidate, is_newest)?;
+            done_bytes += pack_len;
+            if let Some(progress) = self.progress {
+                progress(Progress { done_bytes, total_bytes });
+            }
+        }
+        Ok(tail)
+    }
+
+    /// Replays one pack. Returns it if it can be appended to.
+    fn replay_pack(&mut self, candidate: Candidate, is_newest: bool) -> Result<Option<Tail>> {
+        let Candidate { handle, id, pack, from } = candidate;
+        let by_footer = if from == PACK_HEADER_BYTES as u64 {
+            let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
+                self.apply(handle, id, offset, header, &records)
+            };
+            scan::scan_by_footer(&*pack.file, on_segment)?
+        } else {
+            None
+        };
+        let end = match by_footer {
+            Some(end) => end,
+            None => {
+                let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
+                    self.apply(handle, id, offset, header, &records)
+                };
+                scan::scan(&*pack.file, from, on_segment)?
+            }
+        };
+        for (offset, problem) in &end.damage {
+            self.damaged(id, *offset, &problem.to_string());
+        }
+        let was_damaged = !end.damage.is_empty() || pack.header_problem.is_some();
+        if let Some(problem) = end.torn {
+            // With a damaged part before it, or a newer pack, this was no crash.
+            if !is_newest || was_damaged {
+                self.damaged(id, end.end, &problem.to_string());
+                self.set_pack(handle, id, true)?;
+                return Ok(None);
+            }
+            let len = pack.len - end.end;
+            let kept_in = packs::cut_tail(self.disk, id, &*pack.file, end.end, len)?;
+            self.report.cut_tails.push(CutTail { pack: id, offset: end.end, len, kept_in });
+        }
+        let sealed = end.sealed || was_damaged || !is_newest;
+        self.set_pack(handle, id, sealed)?;
+        if sealed { Ok(None) } else { resume(handle, id, &pack, from, end) }
+    }
+
+    fn apply(
+        &mut self,
+        handle: u32,
+        id: PackId,
+        offset: u64,
+        header: &SegmentHeader,
+        records: &[Record],
+    ) -> Result<()> {
+        let mut update = Update::default();
+        let totals = &mut self.state.totals;
+        update.add_segment(self.index, Novelty::Unknown, handle, offset, records, totals)?;
+        // Damage can bring packs out of order: the watermark only goes forward.
+        if header.stamp >= self.state.watermark.stamp {
+            let offset = offset + header.segment_len();
+            self.state.watermark = Watermark { pack: handle, offset, stamp: header.stamp };
+        }
+        update.set_pack(handle, PackEntry { id: id.0, sealed: false });
+        update.set_state(&self.state);
+        self.index.apply(update)?;
+        self.report.replayed_segments += 1;
+        Ok(())
+    }
+
+    fn set_pack(&mut self, handle: u32, id: PackId, sealed: bool) -> Result<()> {
+        let mut update = Update::default();
+        update.set_pack(handle, PackEntry { id: id.0, sealed });
+        Ok(self.index.apply(update)?)
+    }
+
+    fn damaged(&mut self, pack: PackId, offset: u64, problem: &str) {
+        self.report.damage.push(Damage { pack, offset, problem: problem.to_owned() });
+    }
+}
+
+/// The pack to go on with, if where its segments begin can be found out.
+fn resume(
+    handle: u32,
+    id: PackId,
+    pack: &FoundPack,
+    from: u64,
+    end: ScanEnd,
+) -> Result<Option<Tail>> {
+    let before = scan::segment_offsets(&*pack.file, PACK_HEADER_BYTES as u64, from)?;
+    let Some(mut offsets) = before else {
+        tracing::warn!(pack = %id, "the pack has unreadable segment headers; it is left as it is");
+        return Ok(None);
+    };
+    offsets.extend(end.segment_offsets);
+    Ok(Some(Tail::resume(handle, id, Arc::clone(&pack.file), end.end, offsets)))
+}

@@ -1,0 +1,176 @@
+//! The packs of a store, for reading.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use granary_castore::{Error, Result};
+use quick_cache::{Weighter, sync::Cache};
+
+use crate::{
+    disk::{Disk, DiskFile, read_range},
+    format::{MAX_FRAME_RAW_BYTES, unpack_frame},
+    index::Location,
+};
+
+/// Directory of the packs in the data directory.
+pub(crate) const PACKS_DIR: &str = "packs";
+
+/// Most packs that are open for reading at a time.
+const MAX_OPEN_PACKS: usize = 256;
+
+/// Bytes of decompressed frames that are kept: those that hold several objects, since the
+/// next read is likely to want a neighbour.
+const FRAME_CACHE_BYTES: u64 = 32 << 20;
+
+/// How many frames the cache is laid out for.
+const FRAME_CACHE_ENTRIES: usize = 512;
+
+/// Identifies a pack for ever: 128 random bits, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PackId(pub(crate) [u8; 16]);
+
+impl PackId {
+    /// A new one.
+    pub(crate) fn random() -> Result<Self> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)
+            .map_err(|cause| Error::unavailable("cannot get random bits").because(cause))?;
+        Ok(Self(id))
+    }
+
+    /// File name relative to the data directory.
+    pub(crate) fn file_name(self) -> String {
+        format!("{PACKS_DIR}/{self}.pack")
+    }
+
+    /// From a file name without its directory; `None` if that is no pack's name.
+    pub(crate) fn from_file_name(name: &str) -> Option<Self> {
+        let hex = name.strip_suffix(".pack")?;
+        let well_formed =
+            hex.len() == 32 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let id = u128::from_str_radix(hex, 16).ok().filter(|_| well_formed)?;
+        Some(Self(id.to_be_bytes()))
+    }
+}
+
+impl std::fmt::Display for PackId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+#[derive(Clone)]
+struct FrameWeight;
+
+impl Weighter<(u32, u32), Bytes> for FrameWeight {
+    fn weight(&self, _key: &(u32, u32), frame: &Bytes) -> u64 {
+        frame.len() as u64 + 64
+    }
+}
+
+/// Opens packs and reads checked frames from them.
+pub(crate) struct Packs {
+    disk: Arc<dyn Disk>,
+    ids: RwLock<HashMap<u32, PackId>>,
+    files: Cache<u32, Arc<dyn DiskFile>>,
+    frames: Cache<(u32, u32), Bytes, FrameWeight>,
+}
+
+impl Packs {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self {
+            disk,
+            ids: RwLock::default(),
+            files: Cache::new(MAX_OPEN_PACKS),
+            frames: Cache::with_weighter(FRAME_CACHE_ENTRIES, FRAME_CACHE_BYTES, FrameWeight),
+        }
+    }
+
+    /// Makes a pack known under its handle.
+    pub(crate) fn add(&self, handle: u32, id: PackId) {
+        self.ids.write().unwrap_or_else(PoisonError::into_inner).insert(handle, id);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Names of all packs.
+    pub(crate) fn ids(&self) -> Vec<PackId> {
+        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        ids.values().copied().collect()
+    }
+
+    fn id(&self, handle: u32) -> Result<PackId> {
+        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        let id = ids.get(&handle).copied();
+        id.ok_or_else(|| Error::corrupt(format!("the index names pack {handle}, which is unknown")))
+    }
+
+    fn file(&self, handle: u32) -> Result<(PackId, Arc<dyn DiskFile>)> {
+        let id = self.id(handle)?;
+        if let Some(file) = self.files.get(&handle) {
+            return Ok((id, file));
+        }
+        let file = self
+            .disk
+            .open(&id.file_name())?
+            .ok_or_else(|| Error::corrupt(format!("{} is missing", id.file_name())))?;
+        self.files.insert(handle, Arc::clone(&file));
+        Ok((id, file))
+    }
+
+    /// The bytes of an object. They passed the checksum of their frame; whether they are
+    /// the object that was asked for, only its digest tells.
+    pub(crate) fn read(&self, location: &Location) -> Result<Bytes> {
+        let raw = self.frame(location)?;
+        let (start, len) = (location.offset as usize, location.len as usize);
+        if raw.len() < start + len {
+            return Err(self.damaged(location, "the frame is shorter than the index says"));
+        }
+        Ok(raw.slice(start..start + len))
+    }
+
+    fn frame(&self, location: &Location) -> Result<Bytes> {
+        let key = (location.pack, location.frame_offset);
+        if let Some(frame) = self.frames.get(&key) {
+            return Ok(frame);
+        }
+        let (_, file) = self.file(location.pack)?;
+        let frame_len = location.frame_len as usize;
+        if frame_len > MAX_FRAME_RAW_BYTES + crate::format::FRAME_HEADER_BYTES {
+            return Err(self.damaged(location, "the frame is larger than frames may be"));
+        }
+        let stored = read_range(&*file, u64::from(location.frame_offset), frame_len)?;
+        let raw = unpack_frame(&stored.into())
+            .map_err(|problem| self.damaged(location, "the frame is damaged").because(problem))?;
+        if (location.len as usize) < raw.len() {
+            self.frames.insert(key, raw.clone());
+        }
+        Ok(raw)
+    }
+
+    fn damaged(&self, location: &Location, problem: &str) -> Error {
+        let name = self.id(location.pack).map_or_else(|_| "a pack".to_owned(), PackId::file_name);
+        Error::corrupt(format!("{name} at byte {}: {problem}", location.frame_offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        let id = PackId([0x0a; 16]);
+        assert_eq!(id.file_name(), format!("packs/{}.pack", "0a".repeat(16)));
+        assert_eq!(PackId::from_file_name(&format!("{id}.pack")), Some(id));
+        for other in ["", ".pack", "x.pack", &format!("{id}"), &format!("{}.pack", "0A".repeat(16))]
+        {
+            assert_eq!(PackId::from_file_name(other), None, "{other}");
+        }
+    }
+}

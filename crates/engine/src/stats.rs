@@ -1,0 +1,23 @@
+//! Counts and sums.
+
+/// What a store holds, physically.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineStats {
+    /// Distinct chunks.
+    pub chunk_count: u64,
+    /// Their bytes before compression: what remains of all contents once nothing is held
+    /// twice.
+    pub chunk_bytes: u64,
+    /// Distinct blobs of more than one chunk.
+    pub divided_blob_count: u64,
+    /// Distinct directories.
+    pub directory_count: u64,
+    /// Their bytes before compression.
+    pub directory_bytes: u64,
+    /// Packs.
+    pub pack_count: u64,
+    /// Bytes of all packs.
+    pub stored_bytes: u64,
+    /// Damage that opening found, and reads that found damage since.
+    pub damaged_count: u64,
+}

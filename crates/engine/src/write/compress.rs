@@ -1,0 +1,138 @@
+//! The threads that compress frames.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use granary_castore::{Error, Result};
+
+use crate::{
+    format::{Object, StoredFrame},
+    log::{Log, Request},
+};
+
+/// Frames that may wait for a thread, for each thread.
+const QUEUED_FRAMES: usize = 4;
+
+/// A frame to be compressed and sent to the log.
+struct Job {
+    raw: Bytes,
+    objects: Vec<Object>,
+    log: Arc<Log>,
+    in_flight: Arc<InFlight>,
+}
+
+/// Threads that compress frames and send them on.
+pub(crate) struct Compressors {
+    /// `None` only while dropping.
+    sender: Option<SyncSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Compressors {
+    /// Starts a thread for each core.
+    pub(crate) fn start(level: i32) -> Result<Self> {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let (sender, receiver) = sync_channel(count * QUEUED_FRAMES);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let threads = (0..count)
+            .map(|_| {
+                let compressor = zstd::bulk::Compressor::new(level)?;
+                let receiver = Arc::clone(&receiver);
+                std::thread::Builder::new()
+                    .name("granary-zstd".to_owned())
+                    .spawn(move || run(&receiver, compressor))
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))?;
+        Ok(Self { sender: Some(sender), threads })
+    }
+
+    /// Has a frame compressed and sent to `log`. Waits while the queue is full.
+    pub(crate) fn submit(
+        &self,
+        raw: Bytes,
+        objects: Vec<Object>,
+        log: &Arc<Log>,
+        in_flight: &Arc<InFlight>,
+    ) -> Result<()> {
+        in_flight.begin();
+        let job = Job { raw, objects, log: Arc::clone(log), in_flight: Arc::clone(in_flight) };
+        let sender = self.sender.as_ref().expect("it is there until the threads are dropped");
+        sender.send(job).map_err(|refused| {
+            let error = Error::unavailable("the compression threads are gone");
+            refused.0.in_flight.end(Err(error.clone()));
+            error
+        })
+    }
+}
+
+impl Drop for Compressors {
+    fn drop(&mut self) {
+        self.sender = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a compression thread panicked");
+            }
+        }
+    }
+}
+
+fn run(jobs: &Mutex<Receiver<Job>>, mut compressor: zstd::bulk::Compressor<'_>) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { raw, objects, log, in_flight }) = job else { return };
+        let frame = StoredFrame::compress(&raw, &mut compressor);
+        drop(raw);
+        let result = log.send(Request::Frame { frame, objects });
+        in_flight.end(result);
+    }
+}
+
+/// The frames of one batch that are on their way to the log.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    state: Mutex<InFlightState>,
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct InFlightState {
+    count: usize,
+    failure: Option<Error>,
+}
+
+impl InFlight {
+    fn begin(&self) {
+        self.lock().count += 1;
+    }
+
+    fn end(&self, result: Result<()>) {
+        let mut state = self.lock();
+        state.count -= 1;
+        if let Err(error) = result {
+            state.failure.get_or_insert(error);
+        }
+        if state.count == 0 {
+            self.idle.notify_all();
+        }
+    }
+
+    /// Waits until the log has all that was begun.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let mut state = self.lock();
+        while state.count > 0 {
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InFlightState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
