@@ -1,1 +1,28 @@
-//! placeholder
+//! What the tests of Granary share: the conformance suites of the service traits, seeded
+//! fixtures, and the programs of others that end-to-end tests run.
+//!
+//! A development dependency only: everything here panics when something is not as it
+//! should be, with a message that says what.
+//!
+//! # Invariants
+//!
+//! - A suite checks what the documentation of a trait promises and nothing more, so that
+//!   every store, wrapper and client can be held against it.
+//! - Fixtures depend on their seed alone: the same seed gives the same bytes everywhere.
+//! - A program that is missing is a failure that names it, never a test that is skipped.
+
+mod checks;
+mod random;
+
+pub mod blob_service;
+pub mod directory_service;
+pub mod path_info_service;
+pub mod record_store;
+
+pub mod closure;
+pub mod tree;
+
+pub mod nix;
+pub mod tools;
+
+pub use random::Random;
