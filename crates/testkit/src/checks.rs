@@ -45,16 +45,16 @@ pub(crate) use checks;
 mod tests {
     use super::*;
 
-    fn passes(_: &u8) {}
+    fn passes(_: &&str) {}
 
-    fn fails(subject: &u8) {
-        assert_eq!(*subject, 0, "the subject is odd");
+    fn fails(subject: &&str) {
+        assert!(subject.is_empty(), "the subject is odd");
     }
 
     #[test]
     fn names_what_fails() {
-        run("suite", &|| 0, checks![passes, fails]);
-        let outcome = catch_unwind(|| run("suite", &|| 1, checks![passes, fails]));
+        run("suite", &|| "", checks![passes, fails]);
+        let outcome = catch_unwind(|| run("suite", &|| "odd", checks![passes, fails]));
         let panic = outcome.expect_err("a check failed");
         let text = message(&*panic);
         assert!(text.starts_with("1 of 2 checks of suite failed:\nsuite::fails: "), "{text}");

@@ -8,8 +8,8 @@ use std::{
 };
 
 use granary_castore::{
-    BlobDigest, Castore, Directory, DirectoryDigest, Error, MAX_NAME_BYTES,
-    MAX_TARGET_BYTES, Node, NodeName, Result, SymlinkTarget,
+    BlobDigest, Castore, Directory, DirectoryDigest, Error, MAX_NAME_BYTES, MAX_TARGET_BYTES, Node,
+    NodeName, Result, SymlinkTarget,
 };
 
 use crate::{
@@ -204,7 +204,7 @@ fn tangle() -> Vec<Directory> {
     let mut directories = vec![leaf("a"), leaf("b"), Directory::default()];
     for number in 0..60_usize {
         let mut entries = vec![(name(format!("own-{number}").as_bytes()), link(b"x"))];
-        for entry in 0..1 + random.below(4) {
+        for entry in 0..=random.below(4) {
             let child = &directories[random.below(directories.len())];
             entries.push((name(format!("d{entry}").as_bytes()), node(child)));
         }
@@ -231,7 +231,8 @@ fn closure_order(store: &Store) {
         while let Some(digest) = waiting.pop_front() {
             let directory = by_digest[&digest];
             expected.push(directory.clone());
-            waiting.extend(directory.children().map(|(child, _)| child).filter(|c| seen.insert(*c)));
+            waiting
+                .extend(directory.children().map(|(child, _)| child).filter(|c| seen.insert(*c)));
         }
         assert!(closure(store, root) == expected, "not breadth first, each distinct one once");
     }
@@ -267,4 +268,3 @@ fn dropped_batch(store: &Store) {
     put(store, std::slice::from_ref(&dropped));
     assert_stored(store, &dropped);
 }
-

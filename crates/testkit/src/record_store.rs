@@ -86,14 +86,17 @@ fn newest_wins(store: &Store) {
 }
 
 fn last_of_a_write_wins(store: &Store) {
-    write(store, vec![
-        set(KIND, b"set", b"1"),
-        set(KIND, b"gone", b"1"),
-        delete(KIND, b"back"),
-        set(KIND, b"set", b"2"),
-        delete(KIND, b"gone"),
-        set(KIND, b"back", b"2"),
-    ]);
+    write(
+        store,
+        vec![
+            set(KIND, b"set", b"1"),
+            set(KIND, b"gone", b"1"),
+            delete(KIND, b"back"),
+            set(KIND, b"set", b"2"),
+            delete(KIND, b"gone"),
+            set(KIND, b"back", b"2"),
+        ],
+    );
     assert_eq!(get(store, KIND, b"set").as_deref(), Some(&b"2"[..]));
     assert_eq!(get(store, KIND, b"gone"), None);
     assert_eq!(get(store, KIND, b"back").as_deref(), Some(&b"2"[..]));
@@ -167,7 +170,10 @@ fn several_writers(store: &Store) {
             scope.spawn(move || {
                 for number in 0..50 {
                     write(&store, vec![set(KIND, &[writer, number], &[number])]);
-                    assert_eq!(get(&store, KIND, &[writer, number]).as_deref(), Some(&[number][..]));
+                    assert_eq!(
+                        get(&store, KIND, &[writer, number]).as_deref(),
+                        Some(&[number][..])
+                    );
                 }
             });
         }
@@ -181,7 +187,7 @@ fn like_a_map(store: &Store) {
     let mut model = BTreeMap::new();
     for _ in 0..200 {
         let mut writes = Vec::new();
-        for _ in 0..1 + random.below(5) {
+        for _ in 0..=random.below(5) {
             let key = vec![b'k', u8::try_from(random.below(40)).expect("small")];
             if random.one_in(3) {
                 model.remove(&key[..]);

@@ -33,7 +33,8 @@ pub(super) fn random_parts(store: &Store) {
     assert_eq!(reader.size_bytes(), contents.len() as u64);
     for _ in 0..200 {
         let offset = random.below(contents.len());
-        let most = 1 + random.below(if random.one_in(4) { 1 << 20 } else { 5000 });
+        let largest = if random.one_in(4) { 1 << 20 } else { 5000 };
+        let most = 1 + random.below(largest);
         let bytes = reader.read_at(offset as u64, most).expect("a blob can be read");
         assert!(
             !bytes.is_empty() && bytes.len() <= most,
