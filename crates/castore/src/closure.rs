@@ -17,20 +17,15 @@ pub const MAX_UPLOAD_DIRECTORIES: usize = 1_000_000;
 pub const MAX_UPLOAD_BYTES: usize = 256 << 20;
 
 /// The directories below a root, breadth first, each distinct one once.
-///
-/// Memory grows with the number of distinct directories in the closure: 32 bytes for each
-/// that was seen, and as much for each that is waiting.
 pub struct BreadthFirst<'a, S: ?Sized> {
     service: &'a S,
-    root: DirectoryDigest,
-    waiting: VecDeque<DirectoryDigest>,
-    seen: HashSet<DirectoryDigest>,
+    walk: Walk,
 }
 
 impl<'a, S: DirectoryService + ?Sized> BreadthFirst<'a, S> {
     /// Begins at `root`.
     pub fn new(service: &'a S, root: DirectoryDigest) -> Self {
-        Self { service, root, waiting: VecDeque::from([root]), seen: HashSet::from([root]) }
+        Self { service, walk: Walk::new(root) }
     }
 }
 
@@ -38,8 +33,33 @@ impl<S: DirectoryService + ?Sized> Iterator for BreadthFirst<'_, S> {
     type Item = Result<Directory>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        self.walk.step(self.service)
+    }
+}
+
+/// Where a walk over a closure stands. It borrows no service, so that it can rest between
+/// two steps.
+///
+/// Memory grows with the number of distinct directories in the closure: 32 bytes for each
+/// that was seen, and as much for each that is waiting.
+#[derive(Debug)]
+pub struct Walk {
+    root: DirectoryDigest,
+    waiting: VecDeque<DirectoryDigest>,
+    seen: HashSet<DirectoryDigest>,
+}
+
+impl Walk {
+    /// Begins at `root`.
+    pub fn new(root: DirectoryDigest) -> Self {
+        Self { root, waiting: VecDeque::from([root]), seen: HashSet::from([root]) }
+    }
+
+    /// The next directory, breadth first; `None` at the end, and at once if the root is not
+    /// stored. After an error there is nothing more.
+    pub fn step<S: DirectoryService + ?Sized>(&mut self, service: &S) -> Option<Result<Directory>> {
         let digest = self.waiting.pop_front()?;
-        let directory = match self.service.directory(&digest) {
+        let directory = match service.directory(&digest) {
             Ok(Some(directory)) => directory,
             Ok(None) if digest == self.root => return None,
             Ok(None) => {

@@ -67,3 +67,8 @@ pub const MAX_STAT_BYTES: usize = 4 << 20;
 
 /// Most digests in one [`granary::MissingBlobsRequest`].
 pub const MAX_MISSING_BLOBS: usize = 16_384;
+
+/// How many bytes a message takes.
+pub fn encoded_len(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}

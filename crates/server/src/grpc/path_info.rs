@@ -1,0 +1,95 @@
+//! `PathInfoService`.
+
+use std::sync::Arc;
+
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use granary_nix_formats::StorePathHash;
+use granary_proto::{
+    anonymous_node, castore,
+    store::{
+        CalculateNarResponse, GetPathInfoRequest, ListPathInfoRequest, PathInfo,
+        get_path_info_request::ByWhat, path_info_service_server::PathInfoService,
+    },
+    store_path_hash,
+};
+use tonic::{Request, Response, Status};
+
+use super::{blocking, permission, status};
+
+/// How many path infos are read in one call into the store, and held for one client.
+const PAGE: usize = 256;
+
+/// Serves the path infos of a store.
+#[derive(Clone)]
+pub(super) struct PathInfos {
+    pub(super) service: Arc<dyn granary_store::PathInfoService>,
+}
+
+type Stream = BoxStream<'static, Result<PathInfo, Status>>;
+
+#[tonic::async_trait]
+impl PathInfoService for PathInfos {
+    async fn get(
+        &self,
+        request: Request<GetPathInfoRequest>,
+    ) -> Result<Response<PathInfo>, Status> {
+        let Some(ByWhat::ByOutputHash(hash)) = request.into_inner().by_what else {
+            return Err(Status::invalid_argument("by_output_hash: it must be set"));
+        };
+        let hash = store_path_hash("by_output_hash", &hash).map_err(|e| status::of_field(&e))?;
+        let service = self.service.clone();
+        let found = blocking::run(move || service.path_info(&hash)).await?;
+        let found = found.as_ref().map(PathInfo::from);
+        let absent = || Status::not_found(format!("there is no path info of {hash}"));
+        found.map(Response::new).ok_or_else(absent)
+    }
+
+    async fn put(&self, request: Request<PathInfo>) -> Result<Response<PathInfo>, Status> {
+        permission::to_write(&request)?;
+        let path_info = granary_store::PathInfo::try_from(request.into_inner())
+            .map_err(|error| status::of_field(&error))?;
+        let service = self.service.clone();
+        let kept = blocking::run(move || service.put_path_info(path_info)).await?;
+        Ok(Response::new(PathInfo::from(&kept)))
+    }
+
+    async fn calculate_nar(
+        &self,
+        request: Request<castore::Node>,
+    ) -> Result<Response<CalculateNarResponse>, Status> {
+        let node = anonymous_node(request.into_inner()).map_err(|e| status::of_field(&e))?;
+        let service = self.service.clone();
+        let nar = blocking::run(move || service.calculate_nar(&node)).await?;
+        let absent = || Status::not_found("not all contents of the node are stored");
+        nar.as_ref().map(CalculateNarResponse::from).map(Response::new).ok_or_else(absent)
+    }
+
+    type ListStream = Stream;
+
+    async fn list(
+        &self,
+        _request: Request<ListPathInfoRequest>,
+    ) -> Result<Response<Stream>, Status> {
+        Ok(Response::new(list(self.service.clone())))
+    }
+}
+
+/// All path infos. No thread waits for the client: each page is one call.
+fn list(service: Arc<dyn granary_store::PathInfoService>) -> Stream {
+    let pages = stream::try_unfold(Some(None), move |position: Option<Option<StorePathHash>>| {
+        let service = service.clone();
+        async move {
+            let Some(after) = position else { return Ok(None) };
+            let page =
+                blocking::run(move || service.path_infos_after(after.as_ref(), PAGE)).await?;
+            let last = page.last().map(|path_info| *path_info.store_path.hash());
+            let position = last.filter(|_| page.len() == PAGE).map(Some);
+            let page = page.into_iter().map(|path_info| Ok(PathInfo::from(&path_info)));
+            Ok::<_, Status>(Some((stream::iter(page), position)))
+        }
+    });
+    pages.try_flatten().boxed()
+}

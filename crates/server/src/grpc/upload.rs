@@ -1,0 +1,79 @@
+//! A blob on its way into the store.
+
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use granary_castore::{BlobDigest, Castore, WriteBatch};
+use tonic::Status;
+
+use super::blocking;
+
+/// How much is collected before the store is called: a call costs more than a small copy.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// Most pieces that are collected, however small. Each may keep the buffer that it was
+/// received in.
+const WINDOW_PIECES: usize = 256;
+
+/// Collects what arrives, and writes it window by window. Nothing of it becomes visible
+/// before [`finish`](Self::finish).
+pub(super) struct Upload {
+    castore: Arc<dyn Castore>,
+    /// There is one once the first window is full.
+    batch: Option<Box<dyn WriteBatch>>,
+    waiting: Vec<Bytes>,
+    waiting_bytes: usize,
+}
+
+impl Upload {
+    pub(super) fn new(castore: Arc<dyn Castore>) -> Self {
+        Self { castore, batch: None, waiting: Vec::new(), waiting_bytes: 0 }
+    }
+
+    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), Status> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.waiting_bytes += data.len();
+        self.waiting.push(data);
+        if self.waiting_bytes < WINDOW_BYTES && self.waiting.len() < WINDOW_PIECES {
+            return Ok(());
+        }
+        let (castore, batch) = (self.castore.clone(), self.batch.take());
+        let pieces = mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let written = blocking::run(move || {
+            let mut batch = batch.map_or_else(|| castore.batch(), Ok)?;
+            pieces.iter().try_for_each(|piece| batch.write(piece))?;
+            Ok(batch)
+        });
+        self.batch = Some(written.await?);
+        Ok(())
+    }
+
+    /// Ends the blob, and returns when it is durable.
+    pub(super) async fn finish(self) -> Result<BlobDigest, Status> {
+        let Self { castore, batch, waiting, .. } = self;
+        blocking::run(move || {
+            let whole = batch.is_none();
+            let mut batch = batch.map_or_else(|| castore.batch(), Ok)?;
+            let digest = if whole {
+                batch.put_blob(joined(waiting))?
+            } else {
+                waiting.iter().try_for_each(|piece| batch.write(piece))?;
+                batch.finish_blob()?
+            };
+            batch.commit()?;
+            Ok(digest)
+        })
+        .await
+    }
+}
+
+/// All pieces as one. A blob that came in one message is not copied.
+fn joined(pieces: Vec<Bytes>) -> Bytes {
+    match <[Bytes; 1]>::try_from(pieces) {
+        Ok([whole]) => whole,
+        Err(pieces) => pieces.concat().into(),
+    }
+}
