@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn two_groups_have_one_pair_of_hashes() {
-        let contents = [7; (16 << 10) + 1];
+        let contents = vec![7; (16 << 10) + 1];
         let encoded = encoded(&contents);
         assert_eq!(encoded.len(), 8 + 64);
         assert_eq!(encoded[..8], (contents.len() as u64).to_le_bytes());
