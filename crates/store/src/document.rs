@@ -1,10 +1,4 @@
 //! Documents: small bodies that Nix keeps beside the paths, under names of their own.
-//!
-//! The record of a document, under the byte of its sort and its name; the body is a blob:
-//!
-//! ```text
-//! {"v":1, "digest":base64, "size":…, "content_type":…}
-//! ```
 
 use bytes::{Bytes, BytesMut};
 use granary_castore::{BlobDigest, Error, RecordWrite, Result};

@@ -1,15 +1,35 @@
-//! The kinds of records that this crate keeps. They are part of the store's format: a
-//! number keeps its meaning for ever, and one that is given up is not used again.
+//! The kinds of records that this crate keeps, and what is in them. All of it is part of
+//! the store's format: a number keeps its meaning for ever, and one that is given up is not
+//! used again.
 //!
-//! | kind | key | value |
-//! |---|---|---|
-//! | 1 path info | hash part of the store path, 20 bytes | JSON, see [`path_info_record`](crate::path_info_record) |
-//! | 2 NAR digest | identity of a node, 41 bytes: `d`, `f` or `x` (directory, file, executable file), its digest, its size as a little-endian u64 | JSON, see [`nar_digest_record`](crate::nar_digest_record) |
-//! | 3 uploaded NAR | its file name, without `nar/` | JSON, see [`upload`](crate::upload) |
-//! | 4 document | one byte for the sort of document, then its name | JSON, see [`document`](crate::document) |
+//! | kind | key |
+//! |---|---|
+//! | 1 path info | hash part of the store path, 20 bytes |
+//! | 2 NAR digest | identity of a node, 41 bytes: `d`, `f` or `x` (directory, file, executable file), its digest, its size as a little-endian u64 |
+//! | 3 uploaded NAR | its file name, without `nar/` |
+//! | 4 document | a byte for its sort (`l` log, `d` debug information, `r` realisation, `s` listing), then its name |
 //!
-//! Every value is a JSON object with a version under `v`. A version that is not known is
-//! refused, never guessed at.
+//! Every value is a JSON object with its version under `v`, so far always 1. A version that
+//! is not known is refused, never guessed at. The fields are, in this order:
+//!
+//! ```text
+//! 1: {"v":1, "path":BASE_NAME, "node":NODE, "references":[HASH_PART…],
+//!     "nar":{"size":…, "sha256":BASE64, "signatures":[{"name":…, "data":BASE64}…],
+//!            "reference_names":[BASE_NAME…], "deriver":BASE_NAME|null,
+//!            "ca":"fixed:r:sha256:…"|null}|null}
+//! 2: {"v":1, "nar_size":…, "nar_sha256":BASE64}
+//! 3: {"v":1, "node":NODE, "nar":{"nar_size":…, "nar_sha256":BASE64},
+//!     "file_sha256":BASE64, "file_size":…, "compression":"none"|"xz"|…,
+//!     "touched_unix_s":…}
+//! 4: {"v":1, "digest":BASE64, "size":…, "content_type":…}
+//!
+//! NODE = {"directory":{"digest":BASE64, "size":…}}
+//!      | {"file":{"digest":BASE64, "size":…, "executable":…}}
+//!      | {"symlink":{"target":BASE64}}
+//! ```
+//!
+//! `HASH_PART` is 32 characters of nixbase32, `BASE_NAME` that, a dash and a name; sizes are
+//! in bytes, but that of a directory, which counts entries.
 
 use granary_castore::RecordKind;
 

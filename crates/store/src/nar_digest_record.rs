@@ -1,4 +1,4 @@
-//! NAR digests as records: `{"v":1,"nar_size":…,"nar_sha256":base64}`.
+//! NAR digests as records; [`kinds`] has their form.
 
 use bytes::Bytes;
 use granary_castore::{RecordWrite, Result};

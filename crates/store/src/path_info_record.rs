@@ -1,14 +1,4 @@
-//! Path infos as records.
-//!
-//! ```text
-//! {"v":1, "path":"<hash>-<name>", "node":NODE, "references":["<hash>"…],
-//!  "nar":{"size":…, "sha256":base64, "signatures":[{"name":…,"data":base64}…],
-//!         "reference_names":["<hash>-<name>"…], "deriver":"<hash>-<name>.drv"|null,
-//!         "ca":"fixed:r:sha256:…"|null}|null}
-//! NODE = {"directory":{"digest":base64,"size":…}}
-//!      | {"file":{"digest":base64,"size":…,"executable":…}}
-//!      | {"symlink":{"target":base64}}
-//! ```
+//! Path infos as records; [`kinds`] has their form.
 
 use bytes::Bytes;
 use granary_castore::{Error, RecordWrite, Result};

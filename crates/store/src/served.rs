@@ -71,7 +71,7 @@ impl Store {
         let nar = match self.calculate_nar(&path_info.node) {
             Ok(Some(nar)) => nar,
             Ok(None) => return Ok(None),
-            Err(error @ Error::Invalid(_)) => {
+            Err(error @ (Error::Invalid(_) | Error::TooLarge(_))) => {
                 self.warned.warn(&path_info.store_path, &Chain(&error).to_string());
                 return Ok(None);
             }

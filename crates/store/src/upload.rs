@@ -1,11 +1,4 @@
-//! Uploads from Nix: NARs under file names, then narinfos that refer to them.
-//!
-//! The record of an uploaded NAR, under its file name:
-//!
-//! ```text
-//! {"v":1, "node":NODE, "nar":{"nar_size":…,"nar_sha256":base64}, "file_sha256":base64,
-//!  "file_size":…, "compression":"none"|"xz"|…, "touched_unix_s":…}
-//! ```
+//! NARs that Nix uploads, under file names. Narinfos come later and refer to them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -148,4 +141,81 @@ fn decode(name: &str, value: &[u8]) -> Result<UploadedNar> {
 fn unix_now_s() -> u64 {
     // A clock before 1970 is as good as 1970: the times are only compared with each other.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use granary_castore::{BlobDigest, MemoryStore, RecordStore};
+
+    use super::*;
+    use crate::{PathInfoService, StoreOptions};
+
+    fn uploaded() -> UploadedNar {
+        UploadedNar {
+            node: Node::File { digest: BlobDigest::of(b"x"), size_bytes: 1, executable: false },
+            nar: NarDigest { nar_size: 112, nar_hash: NarHash::from_bytes([1; 32]) },
+            file_hash: NarHash::from_bytes([2; 32]),
+            file_size: 99,
+            compression: "xz".to_owned(),
+            touched_unix_s: 0,
+        }
+    }
+
+    fn store() -> (Store, MemoryStore) {
+        let memory = MemoryStore::default();
+        let store =
+            Store::new(Arc::new(memory.clone()), Arc::new(memory.clone()), StoreOptions::default());
+        (store, memory)
+    }
+
+    #[test]
+    fn is_remembered_with_its_nar() {
+        let (store, _) = store();
+        assert_eq!(store.uploaded_nar("a.nar.xz").expect("memory"), None);
+        store.put_uploaded_nar("a.nar.xz", &uploaded()).expect("memory");
+        let found = store.uploaded_nar("a.nar.xz").expect("memory").expect("it was put");
+        assert!(found.touched_unix_s > 1_600_000_000, "it says when it came");
+        assert_eq!(UploadedNar { touched_unix_s: 0, ..found }, uploaded());
+        let nar = store.calculate_nar(&uploaded().node).expect("memory");
+        assert_eq!(nar, Some(uploaded().nar), "known without reading the contents");
+        for name in [String::new(), "n".repeat(256)] {
+            assert!(matches!(store.put_uploaded_nar(&name, &uploaded()), Err(Error::Invalid(_))));
+            assert_eq!(store.uploaded_nar(&name).expect("memory"), None);
+        }
+    }
+
+    #[test]
+    fn is_touched_at_most_once_an_hour() {
+        let (store, memory) = store();
+        let stored =
+            || memory.record(kinds::UPLOADED_NAR, b"a.nar").expect("memory").expect("it was put");
+        store.put_uploaded_nar_at("a.nar", &uploaded(), 1_000).expect("memory");
+        let first = stored();
+        for now_s in [0, 1_000, 1_000 + TOUCH_INTERVAL_S - 1] {
+            let found = store.touch_uploaded_nar_at("a.nar", now_s).expect("memory");
+            assert_eq!(found.map(|found| found.touched_unix_s), Some(1_000));
+            assert_eq!(stored(), first);
+        }
+        let later = 1_000 + TOUCH_INTERVAL_S;
+        let found = store.touch_uploaded_nar_at("a.nar", later).expect("memory");
+        assert_eq!(found.map(|found| found.touched_unix_s), Some(later));
+        assert_eq!(decode("a.nar", &stored()).expect("just written").touched_unix_s, later);
+        assert_eq!(store.touch_uploaded_nar_at("b.nar", later).expect("memory"), None);
+    }
+
+    /// The whole text: what is in stores must stay readable.
+    #[test]
+    fn golden_value() {
+        let value = write("a", &uploaded(), 7).value.expect("a value");
+        let expected = concat!(
+            r#"{"v":1,"node":{"file":{"digest":"OufYBfZ4mmQCrLcK1AlqhaVr9oBOryXASTrGl1SNMLU=","#,
+            r#""size":1,"executable":false}},"nar":{"nar_size":112,"#,
+            r#""nar_sha256":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="},"#,
+            r#""file_sha256":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=","#,
+            r#""file_size":99,"compression":"xz","touched_unix_s":7}"#,
+        );
+        assert_eq!(String::from_utf8(value.to_vec()).expect("JSON"), expected);
+    }
 }

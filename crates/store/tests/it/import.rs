@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use granary_castore::{Castore, MemoryStore};
+use bytes::Bytes;
+use granary_castore::{
+    BlobDigest, Castore, Directory, DirectoryDigest, Error, MemoryStore, Result, WriteBatch,
+};
 use granary_store::{
     ImportError, ImportObserver, IngestedNar, PathInfoService, StoreOptions, import_path,
     ingest_nar, ingest_path,
@@ -161,6 +164,35 @@ fn a_hundred_thousand_entries_in_one_directory() {
     let (store, _) = memory_store(StoreOptions::default());
     let path_info = store.import_path(&path, None, &()).expect("a tree that can be read");
     assert!(render(&store, &path_info.node) == Nix::new().dump(&path));
+}
+
+/// More than the queue holds, so that the reading thread waits when the batch fails.
+#[test]
+fn a_batch_that_fails_ends_the_import() {
+    struct FullDisk;
+    impl WriteBatch for FullDisk {
+        fn put_blob(&mut self, _: Bytes) -> Result<BlobDigest> {
+            Err(Error::unavailable("the disk is full"))
+        }
+        fn write(&mut self, _: &[u8]) -> Result<()> {
+            Err(Error::unavailable("the disk is full"))
+        }
+        fn finish_blob(&mut self) -> Result<BlobDigest> {
+            Err(Error::unavailable("the disk is full"))
+        }
+        fn put_directory(&mut self, directory: &Directory) -> Result<DirectoryDigest> {
+            Ok(directory.digest())
+        }
+        fn commit(self: Box<Self>) -> Result<()> {
+            Ok(())
+        }
+    }
+    let small = Tree::directory((0..20_000).map(|number| (format!("{number}"), Tree::file("x"))));
+    for tree in [small, Tree::file(vec![0; 40 << 20])] {
+        let (_parent, path) = create(&tree);
+        let error = ingest_path(&path, &mut FullDisk, &()).expect_err("the disk is full");
+        assert!(matches!(error, ImportError::Store(Error::Unavailable(_))), "{error:?}");
+    }
 }
 
 #[test]

@@ -3,5 +3,11 @@
 mod nix;
 mod support;
 
+mod documents;
 mod import;
+mod limits;
+mod listings;
+mod narinfo_uploads;
+mod path_infos;
 mod round_trip;
+mod serving;

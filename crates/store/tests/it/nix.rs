@@ -1,10 +1,6 @@
 //! The real Nix, with a store of its own below a temporary directory.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{ffi::OsStr, path::Path, process::Command};
 
 use tempfile::TempDir;
 
@@ -19,11 +15,17 @@ impl Nix {
         Self { root: TempDir::new().expect("a temporary directory") }
     }
 
-    /// Runs a program of Nix and gives what it prints.
+    /// Runs a program of Nix on the store and gives what it prints.
     pub(crate) fn run(&self, program: &str, args: &[&dyn AsRef<OsStr>]) -> Vec<u8> {
+        let mut uri = std::ffi::OsString::from("local?root=");
+        uri.push(self.root.path().join("root"));
+        self.run_without_store(program, &[args, &[&"--store", &uri]].concat())
+    }
+
+    /// Runs a command of Nix that needs no store.
+    pub(crate) fn run_without_store(&self, program: &str, args: &[&dyn AsRef<OsStr>]) -> Vec<u8> {
         let mut command = Command::new(program);
-        command.args(args.iter().map(AsRef::as_ref));
-        command.args(["--store".into(), self.uri()]).env_clear();
+        command.args(args.iter().map(AsRef::as_ref)).env_clear();
         for name in ["PATH", "LD_LIBRARY_PATH"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
@@ -46,12 +48,5 @@ impl Nix {
     /// The NAR that `nix-store --dump` makes of a tree.
     pub(crate) fn dump(&self, path: &Path) -> Vec<u8> {
         self.run("nix-store", &[&"--dump", &path])
-    }
-
-    fn uri(&self) -> std::ffi::OsString {
-        let root: PathBuf = self.root.path().join("root");
-        let mut uri = std::ffi::OsString::from("local?root=");
-        uri.push(root);
-        uri
     }
 }

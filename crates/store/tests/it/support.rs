@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use granary_castore::{Castore, MemoryStore, Node};
-use granary_nix_formats::nar;
-use granary_store::{IngestedNar, Store, StoreOptions, ingest_nar};
+use granary_nix_formats::{StorePath, StorePathHash, nar};
+use granary_store::{IngestedNar, NarFacts, PathInfo, Store, StoreOptions, ingest_nar};
 use proptest::{collection, prelude::*};
 
 /// A tree in memory.
@@ -114,4 +114,26 @@ pub(crate) fn render(store: &Store, node: &Node) -> Vec<u8> {
     let mut nar = Vec::new();
     plan.write_to(store.blobs(), &mut nar).expect("complete");
     nar
+}
+
+/// A store path with a made-up hash part.
+pub(crate) fn path(byte: u8, name: &str) -> StorePath {
+    StorePath::new(StorePathHash::from_bytes([byte; 20]), name).expect("a valid name")
+}
+
+/// The path info of a tree in a store, with what Nix would know of it.
+pub(crate) fn path_info(store_path: StorePath, contents: &IngestedNar) -> PathInfo {
+    PathInfo {
+        store_path,
+        node: contents.node.clone(),
+        references: Vec::new(),
+        nar: Some(NarFacts {
+            nar_size: contents.nar.nar_size,
+            nar_hash: contents.nar.nar_hash,
+            signatures: Vec::new(),
+            reference_names: Vec::new(),
+            deriver: None,
+            ca: None,
+        }),
+    }
 }
