@@ -133,11 +133,7 @@ impl Index {
     }
 
     /// The newest value of a key, or its tombstone, and its place in the order.
-    pub(crate) fn value(
-        &self,
-        kind: u8,
-        key: &[u8],
-    ) -> Result<Option<PlacedValue>, IndexError> {
+    pub(crate) fn value(&self, kind: u8, key: &[u8]) -> Result<Option<PlacedValue>, IndexError> {
         self.get(&entry::value_key(kind, key), entry::decode_value)
     }
 

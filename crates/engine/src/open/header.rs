@@ -7,7 +7,7 @@ use crate::{
     chunker::CHUNKER_ID,
     disk::{Disk, read_range},
     format::{STORE_HEADER_BYTES, StoreHeader, VersionProblem},
-    packs::PACKS_DIR,
+    packs::{PACKS_DIR, PackId},
 };
 
 const FILE: &str = "store";
@@ -38,7 +38,7 @@ pub(super) fn read_or_create(disk: &dyn Disk) -> Result<StoreHeader, OpenError> 
 
 fn create(disk: &dyn Disk) -> Result<StoreHeader, OpenError> {
     let packs = disk.list(PACKS_DIR).map_err(Error::from)?;
-    if packs.iter().any(|name| name.ends_with(".pack")) {
+    if packs.iter().any(|name| PackId::from_file_name(name).is_some()) {
         return Err(OpenError::Incompatible {
             file: FILE.to_owned(),
             problem: "it is missing, but there are packs; restore it from a backup, or take \

@@ -139,22 +139,15 @@ impl Replay<'_> {
     /// Replays one pack. Returns it if it can be appended to.
     fn replay_pack(&mut self, candidate: Candidate, is_newest: bool) -> Result<Option<Tail>> {
         let Candidate { handle, id, pack, from } = candidate;
-        let by_footer = if from == PACK_HEADER_BYTES as u64 {
-            let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
-                self.apply(handle, id, offset, header, &records)
-            };
-            scan::scan_by_footer(&*pack.file, on_segment)?
-        } else {
-            None
+        let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
+            self.apply(handle, id, offset, header, &records)
         };
-        let end = match by_footer {
-            Some(end) => end,
-            None => {
-                let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
-                    self.apply(handle, id, offset, header, &records)
-                };
-                scan::scan(&*pack.file, from, on_segment)?
-            }
+        let whole = from == PACK_HEADER_BYTES as u64;
+        let by_footer = if whole { scan::scan_by_footer(&*pack.file, on_segment)? } else { None };
+        let end = if let Some(end) = by_footer {
+            end
+        } else {
+            scan::scan(&*pack.file, from, on_segment)?
         };
         for (offset, problem) in &end.damage {
             self.damaged(id, *offset, &problem.to_string());
