@@ -1,1 +1,3 @@
 //! The HTTP binary cache.
+
+mod coding;
