@@ -1,0 +1,170 @@
+//! PUT of `nar/<name>`: taken apart as it arrives.
+
+use std::io::{self, Read};
+
+use axum::http::{HeaderMap, StatusCode};
+use granary_castore::Error;
+use granary_nix_formats::{NarHash, nixbase32};
+use granary_store::{Store, UploadedNar, ingest_nar};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Cache, Failure,
+    coding::{Compression, DecodeLimits, Decoder},
+    nar::root_is_stored,
+    request_body::{RequestBody, content_coding},
+    upload::{self, Body},
+};
+
+/// What Nix appends to `.nar`, as it was compressed. gzip has nothing.
+const SUFFIXES: [&str; 5] = ["", ".xz", ".zst", ".gz", ".bz2"];
+
+/// What Nix appends for compressions that are not decoded here.
+const UNSUPPORTED_SUFFIXES: [&str; 6] = [".br", ".lzip", ".lz4", ".lzma", ".Z", ".grz"];
+
+/// What a PUT of a NAR needs to know beside its body.
+struct Upload {
+    name: String,
+    file_hash: NarHash,
+    coding: Compression,
+    limits: DecodeLimits,
+}
+
+pub(super) async fn put(
+    cache: &Cache,
+    name: String,
+    headers: &HeaderMap,
+    body: &mut RequestBody,
+) -> Result<StatusCode, Failure> {
+    let file_hash = file_hash(&name)?;
+    let coding = content_coding(headers)?;
+    let upload = Upload { name, file_hash, coding, limits: cache.options.decode_limits };
+    let name = upload.name.clone();
+    let is_stored = cache
+        .blocking(move |store| match store.touch_uploaded_nar(&name)? {
+            Some(uploaded) => root_is_stored(store, &uploaded.node),
+            None => Ok::<_, Error>(false),
+        })
+        .await?;
+    if is_stored {
+        body.drain().await;
+        return Ok(StatusCode::OK);
+    }
+    upload::on_thread(cache, body, move |store, body| upload.store(store, body)).await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// The hash in a name of the form `<SHA-256 of the file in nixbase32>.nar<suffix>`.
+fn file_hash(name: &str) -> Result<NarHash, Failure> {
+    let (hash, suffix) = name.split_once(".nar").ok_or_else(|| bad_name(name))?;
+    if UNSUPPORTED_SUFFIXES.contains(&suffix) {
+        return Err(Failure::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!(
+                "NARs compressed as {suffix:?} are not supported: set compression to none, zstd, \
+                 xz, gzip or bzip2 in the URL of the cache"
+            ),
+        ));
+    }
+    if !SUFFIXES.contains(&suffix) {
+        return Err(bad_name(name));
+    }
+    nixbase32::decode_fixed(hash).map(NarHash::from_bytes).map_err(|_| bad_name(name))
+}
+
+fn bad_name(name: &str) -> Failure {
+    Failure::bad_request(format!(
+        "nar/{name} is no name for a NAR: it should be the SHA-256 of the body in nixbase32, \
+         \".nar\", and the suffix of its compression"
+    ))
+}
+
+impl Upload {
+    /// Decodes and stores the body; remembers its name if it has the hash in it.
+    fn store(self, store: &Store, mut body: Body) -> Result<(), Failure> {
+        let mut batch = store.castore().batch()?;
+        let mut transport = Decoder::new(&mut body, self.coding, self.limits).map_err(no_memory)?;
+        let mut file = FileReader { inner: &mut transport, hasher: Sha256::new(), len: 0 };
+        let ingested = match Decoder::sniff(&mut file, self.limits) {
+            Err(error) => Err((None, Failure::of(StatusCode::BAD_REQUEST, &error))),
+            Ok(Err(error)) => Err((Some(Failure::from(error)), bad_name(&self.name))),
+            Ok(Ok(mut nar)) => match ingest_nar(&mut nar, &mut *batch) {
+                Ok(ingested) => Ok((ingested, nar.compression())),
+                Err(error) => Err((nar.take_failure().map(Failure::from), Failure::from(error))),
+            },
+        };
+        let (file_hash, file_size) = (file.hasher.finalize(), file.len);
+        let (ingested, compression) = match ingested {
+            Ok(ingested) => ingested,
+            Err((decoding, failure)) => {
+                // What failed below made all above it fail: the lowest is the one to tell.
+                let below = transport.take_failure().map(Failure::from);
+                drop(transport);
+                return Err(body.take_failure().or(below).or(decoding).unwrap_or(failure));
+            }
+        };
+        let file_hash = NarHash::from_bytes(file_hash.into());
+        if file_hash != self.file_hash {
+            return Err(Failure::bad_request(format!(
+                "the body sent to nar/{} has the hash {file_hash}, and not the one in that name",
+                self.name
+            )));
+        }
+        // IMPORTANT: the contents are durable before anything names them.
+        batch.commit()?;
+        let uploaded = UploadedNar {
+            node: ingested.node,
+            nar: ingested.nar,
+            file_hash,
+            file_size,
+            compression: compression.name().to_owned(),
+            touched_unix_s: 0,
+        };
+        Ok(store.put_uploaded_nar(&self.name, &uploaded)?)
+    }
+}
+
+fn no_memory(error: io::Error) -> Error {
+    Error::unavailable("there is no memory to decompress an upload").because(error)
+}
+
+/// Hashes the file that is read through it.
+struct FileReader<R> {
+    inner: R,
+    hasher: Sha256,
+    len: u64,
+}
+
+impl<R: Read> Read for FileReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        self.hasher.update(&buf[..read]);
+        self.len += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let hash = "1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s";
+        for suffix in SUFFIXES {
+            let parsed = file_hash(&format!("{hash}.nar{suffix}")).expect("a good name");
+            assert_eq!(nixbase32::encode(parsed.as_bytes()), hash);
+        }
+        for (name, status) in [
+            (format!("{hash}.nar.br"), StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (format!("{hash}.nar.exe"), StatusCode::BAD_REQUEST),
+            (format!("{hash}.nar.xz.xz"), StatusCode::BAD_REQUEST),
+            (hash.to_owned(), StatusCode::BAD_REQUEST),
+            (format!("{}.nar", &hash[1..]), StatusCode::BAD_REQUEST),
+            (format!("e{}.nar", &hash[1..]), StatusCode::BAD_REQUEST),
+            (".nar".to_owned(), StatusCode::BAD_REQUEST),
+        ] {
+            assert_eq!(file_hash(&name).expect_err("a bad name").status(), status, "{name}");
+        }
+    }
+}
