@@ -34,6 +34,7 @@ impl Failure {
         Self::new(status, Chain(error).to_string())
     }
 
+    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }

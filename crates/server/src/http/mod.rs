@@ -121,7 +121,9 @@ async fn serve(State(cache): State<Arc<Cache>>, request: Request) -> Response {
             let reading = Reading { headers: request.into_parts().0.headers, is_head };
             get(&cache, target, &reading).await.unwrap_or_else(IntoResponse::into_response)
         }
-        Method::PUT if !matches!(target, Target::CastoreNar(_)) => put(&cache, target, request).await,
+        Method::PUT if !matches!(target, Target::CastoreNar(_)) => {
+            put(&cache, target, request).await
+        }
         _ => {
             let allow = match target {
                 Target::CastoreNar(_) => READ_METHODS,
@@ -133,11 +135,7 @@ async fn serve(State(cache): State<Arc<Cache>>, request: Request) -> Response {
     }
 }
 
-async fn get(
-    cache: &Arc<Cache>,
-    target: Target,
-    reading: &Reading,
-) -> Result<Response, Failure> {
+async fn get(cache: &Arc<Cache>, target: Target, reading: &Reading) -> Result<Response, Failure> {
     match target {
         Target::CacheInfo => Ok(cache_info::get(cache)),
         Target::NarInfo(hash) => narinfo::get(cache, hash).await,

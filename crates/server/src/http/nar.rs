@@ -6,7 +6,9 @@ use axum::{http::HeaderValue, response::Response};
 use granary_castore::{Error, Node};
 use granary_store::{NarDigest, NarPlan, PathInfoService, Store};
 
-use super::{Cache, Failure, Reading, castore_url, coding::Compression, representation::Representation};
+use super::{
+    Cache, Failure, Reading, castore_url, coding::Compression, representation::Representation,
+};
 
 /// `nar/snix-castore/<node>`
 pub(super) async fn get_castore(

@@ -24,8 +24,8 @@ pub(super) async fn put(
     body: &mut RequestBody,
 ) -> Result<StatusCode, Failure> {
     let body = body.collect(headers, "a narinfo", MAX_NARINFO_BYTES).await?;
-    let text = std::str::from_utf8(&body)
-        .map_err(|error| Failure::of(StatusCode::BAD_REQUEST, &error))?;
+    let text =
+        std::str::from_utf8(&body).map_err(|error| Failure::of(StatusCode::BAD_REQUEST, &error))?;
     let narinfo =
         NarInfo::parse(text).map_err(|error| Failure::of(StatusCode::BAD_REQUEST, &error))?;
     if *narinfo.store_path.hash() != hash {

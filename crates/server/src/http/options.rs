@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::DecodeLimits;
 
 /// Uploads that are decoded at once; more wait their turn. Nix sends up to 25 at once, and
-/// each may take [as much memory](super::coding) as its compression asks for.
+/// each may make its decompressor take 128 MiB, although few do.
 const MAX_CONCURRENT_UPLOADS: usize = 8;
 
 /// How long a client may send nothing in the middle of a body.

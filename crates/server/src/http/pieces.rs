@@ -92,7 +92,8 @@ mod tests {
         let piece = u64::from(PIECE_BYTES);
         for range in [0..LEN as u64, 0..1, 5..6, piece - 1..piece + 1, 7..LEN as u64, 9..9] {
             let pieces = collect(source(None, false), range.clone()).await.expect("reads");
-            let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.expect("reads")).collect();
+            let bytes: Vec<u8> =
+                pieces.into_iter().flat_map(|piece| piece.expect("reads")).collect();
             let expected = usize::try_from(range.start).expect("small")
                 ..usize::try_from(range.end).expect("small");
             assert!(bytes == whole[expected], "{range:?}");

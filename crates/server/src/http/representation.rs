@@ -67,11 +67,7 @@ impl Representation {
         Ok((status, headers, body).into_response())
     }
 
-    async fn respond_zstd(
-        self,
-        reading: &Reading,
-        etag: HeaderValue,
-    ) -> Result<Response, Failure> {
+    async fn respond_zstd(self, reading: &Reading, etag: HeaderValue) -> Result<Response, Failure> {
         let mut headers = self.headers(etag);
         if is_known(reading, &headers) {
             return Ok((StatusCode::NOT_MODIFIED, headers).into_response());

@@ -39,9 +39,10 @@ pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce(&Store, Body) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let uploads = Arc::clone(&cache.uploads);
-    let permit = uploads.acquire_owned().await.map_err(|error| {
-        Error::unavailable("no more uploads are taken").because(error)
-    })?;
+    let permit = uploads
+        .acquire_owned()
+        .await
+        .map_err(|error| Error::unavailable("no more uploads are taken").because(error))?;
     let (sender, receiver) = mpsc::channel(QUEUED_PIECES);
     let read = Body { receiver, current: Bytes::new(), is_at_end: false, failure: None };
     let working = cache.blocking(move |store| {

@@ -1,3 +1,4 @@
 //! The daemon as its clients see it.
 
 mod daemon;
+mod http;

@@ -135,8 +135,7 @@ impl Read for Decoder<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buf).map_err(|cause| {
             let kind = cause.kind();
-            self.failure =
-                Some(DecodeError::Damaged { compression: self.compression, cause });
+            self.failure = Some(DecodeError::Damaged { compression: self.compression, cause });
             io::Error::new(kind, "the body does not decompress")
         })?;
         self.output_bytes += read as u64;
@@ -270,8 +269,7 @@ mod tests {
         let limits = DecodeLimits { free_bytes: 1_000_000, max_ratio: 10 };
         for compression in &Compression::ALL[1..] {
             let body = compress(*compression, &bytes).expect("compresses");
-            let mut decoder =
-                Decoder::sniff(&body[..], limits).expect("in memory").expect("known");
+            let mut decoder = Decoder::sniff(&body[..], limits).expect("in memory").expect("known");
             io::copy(&mut decoder, &mut io::sink()).expect_err("over the limit");
             assert!(decoder.output_bytes() < 3_000_000, "{compression:?} gave too much");
             assert!(matches!(decoder.take_failure(), Some(DecodeError::TooLarge { .. })));

@@ -79,10 +79,9 @@ impl Encoder {
                 encoder.include_checksum(true)?;
                 Form::Zstd(encoder)
             }
-            Compression::Bzip2 => Form::Bzip2(bzip2::write::BzEncoder::new(
-                Vec::new(),
-                bzip2::Compression::fast(),
-            )),
+            Compression::Bzip2 => {
+                Form::Bzip2(bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast()))
+            }
         };
         Ok(Self { declared: len, given: 0, form })
     }
@@ -208,10 +207,7 @@ mod tests {
             ));
             let mut encoder = Encoder::new(compression, 3).expect("fits");
             encoder.push(&Bytes::from_static(b"it")).expect("declared");
-            assert!(matches!(
-                encoder.finish(),
-                Err(EncodeError::Length { declared: 3, given: 2 })
-            ));
+            assert!(matches!(encoder.finish(), Err(EncodeError::Length { declared: 3, given: 2 })));
         }
     }
 
