@@ -9,7 +9,7 @@
 //! - A body that breaks off is never ended as if it were whole: the connection is aborted.
 //! - What a request makes this process hold is bounded by the constants here and by
 //!   [`HttpOptions`], whatever its size.
-//! - Requests change the store only with an [`Access`](crate::Access) that says so.
+//! - Requests change the store only with an [`Access`] that says so.
 
 use std::sync::Arc;
 
