@@ -1,4 +1,5 @@
 //! The daemon as its clients see it.
 
 mod daemon;
+mod grpc;
 mod http;
