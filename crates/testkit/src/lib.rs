@@ -12,6 +12,7 @@
 //! - A program that is missing is a failure that names it, never a test that is skipped.
 
 mod checks;
+mod crash_disk;
 mod random;
 
 pub mod blob_service;
@@ -25,4 +26,5 @@ pub mod tree;
 pub mod nix;
 pub mod tools;
 
+pub use crash_disk::{CrashDisk, Fault};
 pub use random::Random;

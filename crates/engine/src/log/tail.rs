@@ -21,33 +21,29 @@ pub(crate) struct Tail {
     file: Arc<dyn DiskFile>,
     len: u64,
     segment_offsets: Vec<u64>,
-    /// Whether the file's name is durable.
-    name_synced: bool,
 }
 
 impl Tail {
-    /// Makes a new pack.
+    /// Makes a new pack. Its name and header are durable before anything is appended, so
+    /// that a pack with segments and without a header is damage, never a crash.
     pub(crate) fn create(disk: &dyn Disk, store_id: [u8; 16], handle: u32) -> Result<Self> {
         let id = PackId::random()?;
         let name = id.file_name();
         let file = disk.create(&name)?;
         let header = PackHeader { pack_id: id.0, store_id }.encode();
-        if let Err(error) = file.write_at(&header, 0) {
-            // A pack without a header is of no use, and without contents; if it stays,
-            // opening sets it aside.
+        let written = file
+            .write_at(&header, 0)
+            .and_then(|()| file.sync())
+            .and_then(|()| disk.sync_dir(PACKS_DIR));
+        if let Err(error) = written {
+            // It has no contents; if it stays, opening sets it aside.
             if let Err(left) = disk.remove(&name) {
                 tracing::warn!(name, error = %left, "a pack without contents is left behind");
             }
             return Err(error.into());
         }
-        Ok(Self {
-            handle,
-            id,
-            file,
-            len: PACK_HEADER_BYTES as u64,
-            segment_offsets: Vec::new(),
-            name_synced: false,
-        })
+        let len = PACK_HEADER_BYTES as u64;
+        Ok(Self { handle, id, file, len, segment_offsets: Vec::new() })
     }
 
     /// Goes on with a pack whose segments were checked and end at `len`.
@@ -58,7 +54,7 @@ impl Tail {
         len: u64,
         segment_offsets: Vec<u64>,
     ) -> Self {
-        Self { handle, id, file, len, segment_offsets, name_synced: true }
+        Self { handle, id, file, len, segment_offsets }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -83,13 +79,8 @@ impl Tail {
     }
 
     /// Makes all segments durable.
-    pub(crate) fn sync(&mut self, disk: &dyn Disk) -> DiskResult<()> {
-        self.file.sync()?;
-        if !self.name_synced {
-            disk.sync_dir(PACKS_DIR)?;
-            self.name_synced = true;
-        }
-        Ok(())
+    pub(crate) fn sync(&self) -> DiskResult<()> {
+        self.file.sync()
     }
 
     /// Writes the footer. The segments must be synced. If that fails, the pack is

@@ -425,9 +425,9 @@ impl Appender {
 
     fn sync_and_index(&mut self) -> Result<()> {
         if self.unsynced_bytes > 0
-            && let Some(tail) = &mut self.tail
+            && let Some(tail) = &self.tail
         {
-            tail.sync(&*self.disk)?;
+            tail.sync()?;
         }
         self.unsynced_bytes = 0;
         // IMPORTANT: only now. An index that is ahead of the packs would point to bytes

@@ -101,8 +101,8 @@ impl Replay<'_> {
     ) -> Result<Vec<Candidate>> {
         let mut candidates = Vec::new();
         for (id, pack) in found {
-            let header_len = PACK_HEADER_BYTES as u64;
-            if pack.len <= header_len && pack.header_problem.is_some() {
+            // A crash while a pack was made leaves a name and perhaps half a header.
+            if pack.header_problem.is_some() && !scan::has_segments(&*pack.file)? {
                 let kept_in = packs::set_aside(self.disk, id)?;
                 let len = pack.len;
                 self.report.cut_tails.push(CutTail { pack: id, offset: 0, len, kept_in });
@@ -114,7 +114,7 @@ impl Replay<'_> {
             let handle = *next_handle;
             *next_handle += 1;
             self.packs.add(handle, id);
-            candidates.push(Candidate { handle, id, pack, from: header_len });
+            candidates.push(Candidate { handle, id, pack, from: PACK_HEADER_BYTES as u64 });
         }
         Ok(candidates)
     }

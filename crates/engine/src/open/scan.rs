@@ -109,6 +109,11 @@ pub(super) fn segment_offsets(file: &dyn DiskFile, from: u64, to: u64) -> Result
     Ok((offset == to).then_some(offsets))
 }
 
+/// Whether there is a valid segment anywhere in the file.
+pub(super) fn has_segments(file: &dyn DiskFile) -> Result<bool> {
+    Ok(find_segment(file, 0, file.len()?)?.is_some())
+}
+
 type Segment = (SegmentHeader, Vec<Record>);
 
 /// Reads a whole segment and checks all of it.

@@ -1,0 +1,192 @@
+//! Power failures and failing operations, at every write and sync.
+
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use granary_castore::{BlobDigest, Castore, RecordStore};
+use granary_engine::{Engine, OpenError, OpenOptions};
+use granary_testkit::{CrashDisk, Fault, Random};
+use tempfile::TempDir;
+
+use crate::support::{KIND, directory, put_blob, put_directory, read_blob, write_record};
+
+/// What was acknowledged before the fault.
+#[derive(Default)]
+struct Acknowledged {
+    blobs: Vec<Vec<u8>>,
+    directories: Vec<String>,
+    /// The last state that was acknowledged, and one that may have come after it.
+    records: BTreeMap<u8, (RecordState, RecordState)>,
+}
+
+/// What is known of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum RecordState {
+    #[default]
+    Absent,
+    Value(u8),
+}
+
+fn open(disk: &CrashDisk, index: &TempDir) -> Result<Engine, OpenError> {
+    Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &OpenOptions::default())
+}
+
+/// Writes this and that until something fails, or to the end.
+fn work(engine: &Engine, acknowledged: &mut Acknowledged) -> granary_castore::Result<()> {
+    let mut random = Random::new(3);
+    for round in 0..6_u8 {
+        let contents = random.compressible(500 + usize::from(round) * 3000);
+        put_blob(engine, &contents)?;
+        acknowledged.blobs.push(contents);
+
+        let target = format!("{round}");
+        put_directory(engine, &directory(&target))?;
+        acknowledged.directories.push(target);
+
+        let key = round % 3;
+        let (state, value) = if round % 4 == 3 {
+            (RecordState::Absent, None)
+        } else {
+            (RecordState::Value(round), Some([round]))
+        };
+        acknowledged.records.entry(key).or_default().1 = state;
+        write_record(engine, &[key], value.as_ref().map(<[u8; 1]>::as_slice))?;
+        acknowledged.records.insert(key, (state, state));
+
+        let (large, small) = (random.incompressible(300_000), random.compressible(100));
+        let mut batch = engine.batch()?;
+        batch.put_blob(large.clone().into())?;
+        batch.put_blob(small.clone().into())?;
+        batch.commit()?;
+        acknowledged.blobs.extend([large, small]);
+    }
+    Ok(())
+}
+
+fn check(engine: &Engine, acknowledged: &Acknowledged, what: &str) {
+    assert!(engine.report().damage.is_empty(), "{what}: {:?}", engine.report().damage);
+    for contents in &acknowledged.blobs {
+        let read = read_blob(engine, &BlobDigest::of(contents)).expect("readable");
+        assert!(read.as_ref() == Some(contents), "{what}: a blob of {} bytes", contents.len());
+    }
+    for target in &acknowledged.directories {
+        let directory = directory(target);
+        let read = granary_castore::DirectoryService::directory(engine, &directory.digest());
+        assert_eq!(read.expect("readable"), Some(directory), "{what}");
+    }
+    for (key, (last, later)) in &acknowledged.records {
+        let read = engine.record(KIND, &[*key]).expect("readable");
+        let read = read.map_or(RecordState::Absent, |value| RecordState::Value(value[0]));
+        assert!(read == *last || read == *later, "{what}: record {key} is {read:?}");
+    }
+    // And it works on.
+    put_blob(engine, b"afterwards").expect("takes writes again");
+}
+
+/// How many operations the work takes without a fault.
+fn operations() -> usize {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let engine = open(&disk, &index).expect("a new store");
+    work(&engine, &mut Acknowledged::default()).expect("nothing fails");
+    drop(engine);
+    disk.operations()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_crash() {
+    let operations = operations();
+    assert!(operations > 50, "the work is too little: {operations}");
+    for at in 0..operations {
+        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        disk.set_fault(at, Fault::Crash);
+        let mut acknowledged = Acknowledged::default();
+        if let Ok(engine) = open(&disk, &index) {
+            let result = work(&engine, &mut acknowledged);
+            drop(engine);
+            assert!(result.is_err() || at + 2 >= operations, "operation {at}");
+        }
+        let mut random = Random::new(at as u64);
+        for variant in 0..3 {
+            let what = format!("crash at operation {at}, variant {variant}");
+            let disk = disk.after_crash(&mut random);
+            let index_left = TempDir::new().expect("a temporary directory");
+            if variant > 0 && index.path().join("index").exists() {
+                copy_dir(&index.path().join("index"), &index_left.path().join("index"));
+            }
+            let engine = open(&disk, &index_left).unwrap_or_else(|error| panic!("{what}: {error}"));
+            check(&engine, &acknowledged, &what);
+            drop(engine);
+            let engine = open(&disk, &index_left).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(engine.report().cut_tails.is_empty(), "{what}: cut twice");
+            check(&engine, &acknowledged, &what);
+        }
+    }
+}
+
+#[test]
+fn a_failing_operation_loses_nothing_acknowledged() {
+    let operations = operations();
+    for at in 0..operations {
+        for fault in [Fault::IoError, Fault::DiskFull] {
+            let what = format!("{fault:?} at operation {at}");
+            let disk = CrashDisk::default();
+            let index = TempDir::new().expect("a temporary directory");
+            disk.set_fault(at, fault);
+            let mut acknowledged = Acknowledged::default();
+            if let Ok(engine) = open(&disk, &index) {
+                // Whatever failed failed; what was acknowledged must be readable at once.
+                let result = work(&engine, &mut acknowledged);
+                for contents in &acknowledged.blobs {
+                    let read = read_blob(&engine, &BlobDigest::of(contents)).expect("readable");
+                    assert!(read.as_ref() == Some(contents), "{what}");
+                }
+                assert!(result.is_err() || at + 6 >= operations, "{what}: nobody noticed");
+            }
+            let engine = open(&disk, &index).unwrap_or_else(|error| panic!("{what}: {error}"));
+            check(&engine, &acknowledged, &what);
+        }
+    }
+}
+
+#[test]
+fn a_write_that_fails_can_be_tried_again() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let engine = open(&disk, &index).expect("a new store");
+    put_blob(&engine, b"before").expect("stored");
+    // The next operation is the write of a segment: a full disk is no broken disk.
+    disk.set_fault(disk.operations(), Fault::DiskFull);
+    let contents = Random::new(4).incompressible(50_000);
+    let error = put_blob(&engine, &contents).expect_err("the disk is full");
+    assert!(matches!(error, granary_castore::Error::Unavailable(_)), "{error}");
+    assert_eq!(read_blob(&engine, &BlobDigest::of(&contents)).expect("readable"), None);
+    put_blob(&engine, &contents).expect("there is room again");
+    let read = read_blob(&engine, &BlobDigest::of(&contents)).expect("readable");
+    assert!(read.as_ref() == Some(&contents));
+}
+
+#[test]
+fn a_sync_that_fails_ends_writing_until_reopened() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let engine = open(&disk, &index).expect("a new store");
+    put_blob(&engine, b"before").expect("stored");
+    disk.set_fault(disk.operations() + 1, Fault::IoError);
+    put_blob(&engine, b"not synced").expect_err("the sync fails");
+    put_blob(&engine, b"later").expect_err("the kernel may have dropped anything");
+    let read = read_blob(&engine, &BlobDigest::of(b"before")).expect("readable");
+    assert_eq!(read.as_deref(), Some(&b"before"[..]));
+    drop(engine);
+    let engine = open(&disk, &index).expect("opens");
+    put_blob(&engine, b"later").expect("stored");
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Bytes that are not what they were.
+
+use std::sync::Arc;
+
+use granary_castore::{BlobDigest, Error};
+use granary_engine::{Engine, OpenOptions};
+use granary_testkit::{CrashDisk, Random};
+use tempfile::TempDir;
+
+use crate::support::{put_blob, read_blob};
+
+struct Damaged {
+    disk: CrashDisk,
+    index: TempDir,
+    contents: Vec<Vec<u8>>,
+    pack: String,
+}
+
+impl Damaged {
+    fn new() -> Self {
+        let disk = CrashDisk::default();
+        let index = TempDir::new().expect("a temporary directory");
+        let this = Self { disk, index, contents: Vec::new(), pack: String::new() };
+        let engine = this.open(false);
+        let mut random = Random::new(5);
+        let contents: Vec<_> = (0..8).map(|_| random.incompressible(3000)).collect();
+        for contents in &contents {
+            put_blob(&engine, contents).expect("stored");
+        }
+        drop(engine);
+        let pack = this.disk.names().into_iter().find(|name| name.starts_with("packs/"));
+        Self { contents, pack: pack.expect("a pack"), ..this }
+    }
+
+    fn open(&self, rebuild_index: bool) -> Engine {
+        let options = OpenOptions { rebuild_index, ..OpenOptions::default() };
+        Engine::open_on(Arc::new(self.disk.clone()), &self.index.path().join("index"), &options)
+            .expect("damage is no reason not to open")
+    }
+
+    fn len(&self) -> usize {
+        self.disk.contents(&self.pack).expect("the pack").len()
+    }
+
+    /// How many blobs are right, refused as damaged, absent. Wrong ones end the test.
+    fn read_all(&self, engine: &Engine) -> (usize, usize, usize) {
+        let (mut right, mut damaged, mut absent) = (0, 0, 0);
+        for contents in &self.contents {
+            match read_blob(engine, &BlobDigest::of(contents)) {
+                Ok(Some(read)) => {
+                    assert!(read == *contents, "wrong bytes were served");
+                    right += 1;
+                }
+                Ok(None) => absent += 1,
+                Err(Error::Corrupt(_)) => damaged += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        (right, damaged, absent)
+    }
+}
+
+#[test]
+fn flipped_bits_are_never_served() {
+    let store = Damaged::new();
+    let good = store.disk.contents(&store.pack).expect("the pack");
+    let mut random = Random::new(6);
+    let mut found = 0;
+    for _ in 0..60 {
+        // Behind the header of the pack: that one is not needed for reading.
+        let bit = (64 + random.below(good.len() - 64)) * 8 + random.below(8);
+        store.disk.tamper(&store.pack, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        let engine = store.open(false);
+        let (right, damaged, absent) = store.read_all(&engine);
+        assert_eq!((right + damaged, absent), (8, 0));
+        assert!(damaged <= 1, "one bit, {damaged} blobs");
+        found += damaged;
+        assert_eq!(engine.stats().expect("counted").damaged_count, damaged as u64);
+        drop(engine);
+        // Without the index, damage in the middle is reported and the rest is kept.
+        let engine = store.open(true);
+        let (right, damaged, absent) = store.read_all(&engine);
+        assert!(right >= 7, "{right} right, {damaged} damaged, {absent} absent");
+        let report = engine.report();
+        assert_eq!(report.damage.len() + report.cut_tails.len(), 1, "{report:?}");
+        drop(engine);
+        for name in store.disk.names() {
+            if name.starts_with("packs/") && name != store.pack {
+                store.disk.tamper(&name, Vec::clear);
+            }
+        }
+        store.disk.tamper(&store.pack, |bytes| bytes.clone_from(&good));
+        drop(store.open(true));
+    }
+    assert!(found > 30, "most bits lie in frames: {found}");
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_kept_aside() {
+    let store = Damaged::new();
+    let len = store.len();
+    store.disk.tamper(&store.pack, |bytes| bytes.extend_from_slice(&[0xee; 1000]));
+    let engine = store.open(false);
+    let report = engine.report();
+    assert_eq!(report.cut_tails.len(), 1);
+    assert_eq!((report.cut_tails[0].offset, report.cut_tails[0].len), (len as u64, 1000));
+    assert_eq!(store.len(), len);
+    let kept = store.disk.contents(&report.cut_tails[0].kept_in).expect("kept aside");
+    assert_eq!(kept, [0xee; 1000]);
+    assert_eq!(store.read_all(&engine), (8, 0, 0));
+    put_blob(&engine, b"more").expect("stored");
+}
+
+#[test]
+fn nothing_before_the_watermark_is_cut() {
+    let store = Damaged::new();
+    let len = store.len();
+    // The last segment is in the index, and now invalid.
+    store.disk.tamper(&store.pack, |bytes| bytes[len - 1] ^= 1);
+    let engine = store.open(false);
+    assert!(engine.report().cut_tails.is_empty());
+    assert_eq!(store.len(), len);
+    drop(engine);
+    // A file that is shorter than the index knows is damage too, and nothing is appended.
+    store.disk.tamper(&store.pack, |bytes| bytes.truncate(len - 2000));
+    let engine = store.open(false);
+    assert_eq!(engine.report().damage.len(), 1);
+    put_blob(&engine, b"more").expect("into another pack");
+    assert_eq!(store.len(), len - 2000);
+    let (right, damaged, absent) = store.read_all(&engine);
+    assert_eq!((right, damaged, absent), (7, 1, 0));
+}
+
+#[test]
+fn damage_before_valid_segments_is_not_cut() {
+    let store = Damaged::new();
+    let len = store.len();
+    store.disk.tamper(&store.pack, |bytes| bytes[len / 2] ^= 1);
+    let engine = store.open(true);
+    assert_eq!(engine.report().damage.len(), 1);
+    assert!(engine.report().cut_tails.is_empty());
+    assert_eq!(store.len(), len);
+    let (right, _, _) = store.read_all(&engine);
+    assert_eq!(right, 7);
+    put_blob(&engine, b"more").expect("into another pack");
+    assert_eq!(store.len(), len, "a damaged pack is left as it is");
+}
+
+#[test]
+fn a_missing_pack_is_damage() {
+    let store = Damaged::new();
+    let pack = store.disk.contents(&store.pack).expect("the pack");
+    granary_engine::Disk::remove(&store.disk, &store.pack).expect("removed");
+    let engine = store.open(false);
+    assert_eq!(engine.report().damage.len(), 1);
+    assert_eq!(store.read_all(&engine), (0, 8, 0));
+    drop(engine);
+    let file = granary_engine::Disk::create(&store.disk, &store.pack).expect("made");
+    file.write_at(&pack, 0).expect("written");
+    assert_eq!(store.read_all(&store.open(false)), (8, 0, 0));
+}

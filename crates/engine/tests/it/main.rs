@@ -1,0 +1,8 @@
+//! Tests of the engine through its public face.
+
+mod conformance;
+mod crash;
+mod damage;
+mod model;
+mod reopen;
+mod support;
