@@ -45,3 +45,26 @@ pub(crate) fn decode(value: &[u8]) -> Result<NarDigest> {
         record_value::decode(|| "the record of a NAR's hash".to_owned(), value)?;
     Ok(record.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use granary_castore::{DirectoryDigest, Node};
+
+    use super::*;
+
+    /// The whole record: what is in stores must stay readable.
+    #[test]
+    fn golden_record() {
+        let node = Node::Directory { digest: DirectoryDigest::from_bytes([6; 32]), size: 0x0102 };
+        let key = NodeKey::of(&node).expect("a directory has one");
+        let nar = NarDigest { nar_size: 120, nar_hash: NarHash::from_bytes([1; 32]) };
+        let written = write(&key, &nar);
+        let expected_key = [&b"d"[..], &[6; 32], &[2, 1, 0, 0, 0, 0, 0, 0]].concat();
+        assert_eq!((written.kind.0, &written.key[..]), (2, &expected_key[..]));
+        let value = written.value.expect("a value");
+        let expected =
+            r#"{"v":1,"nar_size":120,"nar_sha256":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}"#;
+        assert_eq!(String::from_utf8(value.to_vec()).expect("JSON"), expected);
+        assert_eq!(decode(&value).expect("just written"), nar);
+    }
+}

@@ -1,7 +1,7 @@
 //! Logs, debug information, realisations and listings under their names.
 
-use granary_castore::{Castore, Error, MemoryStore};
-use granary_store::{Document, DocumentKind, StoreOptions};
+use granary_castore::{Castore, Error, MemoryStore, RecordStore};
+use granary_store::{Document, DocumentKind, StoreOptions, kinds};
 
 use crate::support::memory_store;
 
@@ -44,4 +44,22 @@ fn names_and_bodies_are_checked() {
     assert!(matches!(store.put_document(KINDS[0], b"n", &longer), Err(Error::Invalid(_))));
     let absent = document(&MemoryStore::default(), "elsewhere");
     assert!(matches!(store.put_document(KINDS[0], b"n", &absent), Err(Error::Invalid(_))));
+}
+
+/// The whole records: what is in stores must stay readable.
+#[test]
+fn golden_records() {
+    let (store, memory) = memory_store(StoreOptions::default());
+    let body = document(&memory, "x");
+    for (kind, key) in
+        KINDS.into_iter().zip([b"l\xffname", b"d\xffname", b"r\xffname", b"s\xffname"])
+    {
+        store.put_document(kind, b"\xffname", &body).expect("memory");
+        let value = memory.record(kinds::DOCUMENT, key).expect("memory").expect("under this key");
+        let expected = concat!(
+            r#"{"v":1,"digest":"OufYBfZ4mmQCrLcK1AlqhaVr9oBOryXASTrGl1SNMLU=","#,
+            r#""size":1,"content_type":"text/plain"}"#,
+        );
+        assert_eq!(String::from_utf8(value.to_vec()).expect("JSON"), expected);
+    }
 }
