@@ -1,4 +1,6 @@
-//! The suites on the store in memory, and the fixtures with the programs of others.
+//! The suites on the store in memory, the fixtures with the programs of others, and the
+//! workspace itself.
 
 mod fixtures;
 mod memory;
+mod workspace;

@@ -1,0 +1,55 @@
+//! Which crate of the workspace may depend on which.
+
+use super::Metadata;
+
+const PREFIX: &str = "granary-";
+
+/// May be a development dependency of every crate, and no other dependency of any.
+const TESTKIT: &str = "testkit";
+
+/// Each crate, and those of ours that it may depend on to be built. Further ones may only
+/// be development dependencies.
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    ("nix-formats", &[]),
+    ("castore", &[]),
+    ("engine", &["castore"]),
+    ("store", &["castore", "nix-formats"]),
+    ("proto", &["castore", "nix-formats", "store"]),
+    ("client", &["castore", "nix-formats", "proto", "store"]),
+    ("server", &["castore", "nix-formats", "proto", "store"]),
+    ("cli", &["castore", "client", "engine", "nix-formats", "proto", "server", "store"]),
+    (TESTKIT, &["castore", "nix-formats", "store"]),
+];
+
+#[test]
+fn every_crate_keeps_to_its_place() {
+    let mut breaches = Vec::new();
+    for package in Metadata::of_the_workspace().ours() {
+        let Some((_, allowed)) = MAY_DEPEND_ON.iter().find(|(name, _)| is(&package.name, name))
+        else {
+            breaches.push(format!("{} has no place in the graph", package.name));
+            continue;
+        };
+        let needed = package.dependencies.iter().filter(|dependency| {
+            dependency.name.starts_with(PREFIX) && dependency.kind.as_deref() != Some("dev")
+        });
+        for dependency in needed {
+            if !allowed.iter().any(|name| is(&dependency.name, name)) {
+                breaches.push(format!("{} depends on {}", package.name, dependency.name));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "against the graph in ARCHITECTURE.md: {breaches:#?}");
+}
+
+#[test]
+fn the_graph_names_crates_that_exist() {
+    let metadata = Metadata::of_the_workspace();
+    for (name, _) in MAY_DEPEND_ON {
+        assert!(metadata.ours().any(|package| is(&package.name, name)), "there is no {name}");
+    }
+}
+
+fn is(package: &str, name: &str) -> bool {
+    package.strip_prefix(PREFIX) == Some(name)
+}
