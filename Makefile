@@ -1,0 +1,35 @@
+# Nothing but a Rust toolchain, a C compiler and make is assumed; what the tests need
+# beside them, `make test-tools` installs.
+
+CARGO ?= cargo
+
+.PHONY: help build test test-tools lint fmt clippy doc check
+
+help:
+	@echo 'make build       target/release/granary'
+	@echo 'make test        all tests, with the tools that they need'
+	@echo 'make test-tools  only the tools'
+	@echo 'make lint        formatting, clippy and documentation, warnings denied'
+	@echo 'make check       lint and test'
+
+build:
+	$(CARGO) build --release --locked
+
+test: test-tools
+	$(CARGO) test --workspace --locked
+
+test-tools:
+	scripts/test-tools.sh
+
+lint: fmt clippy doc
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+
+check: lint test
