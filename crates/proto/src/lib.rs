@@ -28,6 +28,9 @@ mod node;
 mod path_info;
 mod stats;
 
+#[cfg(test)]
+mod wire;
+
 pub use field::{Breach, FieldError, blob_digest, directory_digest, store_path_hash};
 pub use generated::{
     granary::v1 as granary,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::{body::Body, http::Request, response::Response};
 use granary_castore::MemoryStore;
+use granary_server::{grpc, http::HttpOptions};
+use granary_store::{Store, StoreOptions};
 use tower::ServiceExt;
 
 use super::router;
@@ -36,4 +38,31 @@ async fn what_is_no_grpc_is_not_found() {
     for path in ["/", "/favicon.ico", "/x/y", "/tvix.castore.v1.BlobService/Put"] {
         assert_eq!(post(path, "text/plain").await.status(), 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn the_binary_cache_can_be_beside_them() {
+    let memory = Arc::new(MemoryStore::default());
+    let store = Arc::new(Store::new(memory.clone(), memory.clone(), StoreOptions::default()));
+    let cache = granary_server::http::router(store.clone(), HttpOptions::default());
+    let services = grpc::GrpcServices {
+        castore: memory,
+        path_infos: store,
+        stats: Arc::new(super::FixedStats),
+    };
+    let both = cache.merge(grpc::router(services).await).fallback(grpc::fallback);
+    let answer = async |method: &str, path: &str, content_type: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("content-type", content_type).body(Body::empty());
+        let Ok(response) = both.clone().oneshot(request.expect("a valid request")).await;
+        let grpc_status = response.headers().get("grpc-status").cloned();
+        (response.status().as_u16(), grpc_status.map(|status| status.as_bytes().to_vec()))
+    };
+    assert_eq!(answer("GET", "/nix-cache-info", "text/plain").await, (200, None));
+    assert_eq!(answer("GET", "/no/such/path", "text/plain").await, (404, None));
+    let unknown = answer("POST", "/no.such.v1.Service/Call", "application/grpc").await;
+    assert_eq!(unknown, (200, Some(b"12".to_vec())));
+    // A method that is there: what is wrong is the message, of which there is none.
+    let known = answer("POST", "/snix.castore.v1.BlobService/Stat", "application/grpc").await;
+    assert_eq!(known, (200, Some(b"13".to_vec())));
 }
