@@ -29,8 +29,8 @@ impl Update {
         self.entries
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Entries for the records of a segment that begins at `segment_offset` of `pack`, the

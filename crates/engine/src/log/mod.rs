@@ -8,7 +8,8 @@
 //!
 //! - Requests take effect in the order of the queue, so what an object refers to, if it was
 //!   sent before, lies before it in the packs.
-//! - An object is in [`Pending`] from when its request was taken until it is in the index;
+//! - At most one segment is written and not synced, so a crash tears at most the last.
+//! - An object is in `Pending` from when its request was taken until it is in the index;
 //!   whoever sees it there may refer to it: its frame lies before any later request.
 //! - After a failed sync nothing is written until the store is opened anew: what the
 //!   kernel then holds of the file is unknown. After a failed write the lost segment is cut

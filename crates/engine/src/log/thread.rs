@@ -34,12 +34,6 @@ const SEGMENT_BYTES: usize = 8 << 20;
 /// Records at which a segment is closed although nobody waits for it.
 const SEGMENT_RECORDS: usize = 20_000;
 
-/// Bytes that may be written without a sync.
-const UNSYNCED_BYTES: usize = 64 << 20;
-
-/// Index entries that may wait for a sync.
-const UNSYNCED_ENTRIES: usize = 200_000;
-
 /// Raw bytes at which a frame of small objects is closed.
 pub(crate) const MAX_FRAME_GROUP_BYTES: usize = 128 << 10;
 
@@ -156,7 +150,7 @@ struct Appender {
 
     /// Written but not synced.
     update: Update,
-    unsynced_bytes: usize,
+    is_unsynced: bool,
     unsynced_keys: Vec<PendingKey>,
 
     waiting: Vec<(u64, SyncSender<Result<()>>)>,
@@ -184,7 +178,7 @@ impl Appender {
             loose_bytes: 0,
             segment_keys: Vec::new(),
             update: Update::default(),
-            unsynced_bytes: 0,
+            is_unsynced: false,
             unsynced_keys: Vec::new(),
             waiting: Vec::new(),
             poison: None,
@@ -216,13 +210,10 @@ impl Appender {
             if self.segment.frames_len() + self.loose_bytes >= SEGMENT_BYTES
                 || self.segment.record_count() >= SEGMENT_RECORDS
             {
-                self.write_segment();
-                if !self.waiting.is_empty()
-                    || self.unsynced_bytes >= UNSYNCED_BYTES
-                    || self.update.len() >= UNSYNCED_ENTRIES
-                {
-                    self.commit();
-                }
+                // IMPORTANT: each segment is synced before the next is written. Were two
+                // unsynced, a crash could keep the second and tear the first, and opening
+                // could not tell that from damage.
+                self.commit();
             }
         }
     }
@@ -356,7 +347,7 @@ impl Appender {
         let tail = self.tail.as_mut().expect("it was made above if there was none");
         let offset = tail.append(&bytes)?;
         self.state.watermark = Watermark { pack: tail.handle, offset: tail.len(), stamp };
-        self.unsynced_bytes += bytes.len();
+        self.is_unsynced = true;
         let handle = tail.handle;
         let totals = &mut self.state.totals;
         self.update
@@ -405,7 +396,7 @@ impl Appender {
 
     /// Syncs what was written and puts it into the index. A failure poisons the log.
     fn sync(&mut self) -> Result<()> {
-        if self.unsynced_bytes == 0 && self.update.len() == 0 {
+        if !self.is_unsynced && self.update.is_empty() {
             return Ok(());
         }
         let result = self.sync_and_index();
@@ -424,12 +415,12 @@ impl Appender {
     }
 
     fn sync_and_index(&mut self) -> Result<()> {
-        if self.unsynced_bytes > 0
+        if self.is_unsynced
             && let Some(tail) = &self.tail
         {
             tail.sync()?;
         }
-        self.unsynced_bytes = 0;
+        self.is_unsynced = false;
         // IMPORTANT: only now. An index that is ahead of the packs would point to bytes
         // that a crash takes away.
         let mut update = std::mem::take(&mut self.update);

@@ -147,6 +147,36 @@ fn a_failing_operation_loses_nothing_acknowledged() {
     }
 }
 
+/// A batch of several segments, none of which anybody waits for but the last.
+#[test]
+fn a_crash_in_a_large_batch_is_no_damage() {
+    let large = |engine: &Engine| {
+        let mut random = Random::new(8);
+        let mut batch = engine.batch()?;
+        for _ in 0..40 {
+            batch.put_blob(random.incompressible(900_000).into())?;
+        }
+        batch.commit()
+    };
+    for back in 0..12 {
+        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let engine = open(&disk, &index).expect("a new store");
+        put_blob(&engine, b"before").expect("stored");
+        disk.set_fault(disk.operations() + back, Fault::Crash);
+        let result = large(&engine);
+        drop(engine);
+        assert_eq!(result.is_err(), disk.fault_has_come());
+        let disk = disk.after_crash(&mut Random::new(back as u64));
+        for index in [&index, &TempDir::new().expect("a temporary directory")] {
+            let engine = open(&disk, index).expect("opens");
+            assert!(engine.report().damage.is_empty(), "{:?}", engine.report());
+            let read = read_blob(&engine, &BlobDigest::of(b"before")).expect("readable");
+            assert!(read.is_some());
+            large(&engine).expect("can be done again");
+        }
+    }
+}
+
 #[test]
 fn a_write_that_fails_can_be_tried_again() {
     let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
