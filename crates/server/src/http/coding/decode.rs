@@ -168,6 +168,8 @@ impl<R: Read> Read for Counted<R> {
 mod tests {
     use std::io::Write as _;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::http::coding::Encoder;
 
@@ -298,5 +300,54 @@ mod tests {
             decode(&body, DecodeLimits::default()),
             Err(DecodeError::Damaged { compression: Compression::Xz, .. })
         ));
+    }
+
+    /// An xz stream whose block header is `header`, with sums that are right.
+    fn xz_with_block_header(header: &[u8], behind: &[u8]) -> Vec<u8> {
+        let sum = |bytes: &[u8]| {
+            let mut crc = flate2::Crc::new();
+            crc.update(bytes);
+            crc.sum().to_le_bytes()
+        };
+        let mut header = header.to_vec();
+        header.insert(0, 0);
+        header.resize(header.len().next_multiple_of(4), 0);
+        header[0] = u8::try_from(header.len() / 4).expect("a short header");
+        let stream_header = [&b"\xfd7zXZ\0\0\x01"[..], &sum(&[0, 1])].concat();
+        [&stream_header[..], &header, &sum(&header), behind].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bodies_never_panic(
+            which in 1..Compression::ALL.len(),
+            len in 0_usize..3_000,
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut body = compress(Compression::ALL[which], &nar_like(len)).expect("compresses");
+            for (at, value) in flips {
+                let at = at.index(body.len());
+                body[at] = value;
+            }
+            body.truncate(cut.index(body.len()) + 1);
+            decode(&body, DecodeLimits::default()).ok();
+        }
+
+        #[test]
+        fn xz_block_headers_never_panic(
+            flags in any::<u8>(),
+            filters in prop::collection::vec(
+                (0_u8..0x24, prop::collection::vec(any::<u8>(), 0..6)), 0..5),
+            behind in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let mut header = vec![flags];
+            for (id, properties) in filters {
+                header.push(id);
+                header.push(u8::try_from(properties.len()).expect("short"));
+                header.extend(properties);
+            }
+            decode(&xz_with_block_header(&header, &behind), DecodeLimits::default()).ok();
+        }
     }
 }

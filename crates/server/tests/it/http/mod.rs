@@ -36,6 +36,9 @@ use tokio::{runtime::Runtime, sync::oneshot};
 const COMPRESSIONS: [(&str, &str); 5] =
     [("none", ""), ("xz", ".xz"), ("zstd", ".zst"), ("gzip", ""), ("bzip2", ".bz2")];
 
+/// Few, so that whoever holds one without need is noticed.
+const MAX_BLOCKING_THREADS: usize = 4;
+
 /// A daemon on a port of its own.
 struct Cache {
     address: SocketAddr,
@@ -66,6 +69,7 @@ impl Cache {
         let store = Arc::new(Store::new(castore, records, store_options));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
             .enable_all()
             .build()
             .expect("threads can be had");

@@ -224,6 +224,42 @@ fn reads_single_files() {
 }
 
 #[test]
+fn pushes_an_index_of_debug_information() {
+    let build_id = "ab0123456789abcdef0123456789abcdef012345";
+    let (first, rest) = build_id.split_at(2);
+    let mut writer = nar::Writer::new(Vec::new()).expect("memory takes it");
+    let mut write = || -> std::result::Result<(), nar::Error> {
+        let names = ["lib", "debug", ".build-id", first, &format!("{rest}.debug")];
+        for name in names {
+            writer.directory()?;
+            writer.entry(name.as_bytes())?;
+        }
+        writer.file_header(false, 5)?;
+        writer.file_data(b"DWARF")?;
+        writer.end_file()?;
+        for _ in names {
+            writer.end_entry()?;
+            writer.end_directory()?;
+        }
+        Ok(())
+    };
+    write().expect("a valid tree");
+    let nar = writer.finish().expect("a valid tree");
+    let path = store_path("program-debug");
+    let closure = Closure { members: vec![Member { path, nar, references: Vec::new() }] };
+    let nix = nix_with(&closure);
+    let cache = Cache::start();
+    let (source, root) = (nix.store("source"), closure.root());
+    let to = cache.url("?index-debug-info=true");
+    nix.nix("cache", &["copy", "--no-check-sigs", "--from", &source, "--to", &to, &root]);
+    let answer = cache.get(&format!("debuginfo/{build_id}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let archive = json["archive"].as_str().expect("the URL of the NAR");
+    assert_eq!(cache.get(archive.trim_start_matches("../")).status, 200, "{json}");
+}
+
+#[test]
 fn copies_and_reads_logs() {
     let nix = Nix::new();
     let (first, second) = (Cache::start(), Cache::start());

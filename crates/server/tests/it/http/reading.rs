@@ -1,8 +1,15 @@
 //! GET and HEAD of what is stored.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
 use granary_nix_formats::Listing;
 
-use super::{Cache, decompress, filter, nar_of_tree, sha256, signing_key, store_path};
+use super::{
+    Cache, MAX_BLOCKING_THREADS, decompress, filter, nar_of_tree, sha256, signing_key, store_path,
+};
 
 /// More than four pieces of a body.
 const LARGE: usize = 2_300_000;
@@ -194,6 +201,29 @@ fn listing() {
     let offset = usize::try_from(file["narOffset"].as_u64().expect("a number")).expect("small");
     assert!(nar[offset..].starts_with(b"#!/bin/sh\nexit 0\n"), "{file}");
     assert_eq!(file["executable"], true);
+}
+
+#[test]
+fn clients_that_do_not_read_hold_no_thread() {
+    let cache = Cache::start();
+    // More than the buffers of a connection take.
+    let nar = nar_of_tree(30_000_000, "true");
+    let path = cache.add_path("tree", &nar, &[]);
+    let url = cache.narinfo(&path).url;
+    let stalled: Vec<TcpStream> = (0..MAX_BLOCKING_THREADS * 2)
+        .map(|number| {
+            let mut stream = TcpStream::connect(cache.address).expect("the daemon listens");
+            let encoding = if number % 2 == 0 { "identity" } else { "zstd" };
+            write!(stream, "GET /{url} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\n\r\n")
+                .expect("the daemon reads");
+            // It has begun to answer, so that it works on the body by now.
+            stream.read_exact(&mut [0; 15]).expect("an answer");
+            stream
+        })
+        .collect();
+    let answer = cache.get(&url);
+    assert!(answer.status == 200 && answer.body == nar);
+    drop(stalled);
 }
 
 #[test]

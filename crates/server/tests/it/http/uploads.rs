@@ -1,6 +1,6 @@
 //! PUT of NARs and narinfos as Nix does it, and what is refused.
 
-use std::time::Duration;
+use std::{io::Write as _, net::TcpStream, time::Duration};
 
 use granary_nix_formats::NarInfo;
 use granary_server::http::{DecodeLimits, HttpOptions};
@@ -147,6 +147,23 @@ fn a_body_that_breaks_off_leaves_nothing() {
         assert_eq!(cache.head(&url).status, 404, "after {sent} bytes");
     }
     assert_eq!(cache.put(&url, &nar).status, 201);
+}
+
+#[test]
+fn a_client_that_goes_away_makes_room_for_the_next() {
+    let options = HttpOptions { max_concurrent_uploads: 1, ..HttpOptions::default() };
+    let cache = Cache::start_with(options);
+    let nar = nar_of_tree(200_000, "true");
+    let url = format!("nar/{}", nar_name(&nar, ""));
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(cache.address).expect("the daemon listens");
+        let len = nar.len();
+        write!(stream, "PUT /{url} HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n")
+            .expect("the daemon reads");
+        stream.write_all(&nar[..len - 1]).expect("the daemon reads");
+    }
+    assert_eq!(cache.put(&url, &nar).status, 201);
+    assert!(cache.get(&url).body == nar);
 }
 
 #[test]
