@@ -1,7 +1,8 @@
-//! The workspace as cargo sees it: which crate depends on which, and under which licences
-//! the crates of others come.
+//! The workspace itself: which crate depends on which, under which licences the crates of
+//! others come, and whether the documents name what is there.
 
 mod crate_graph;
+mod documents;
 mod licences;
 
 use std::{path::Path, process::Command};
