@@ -18,7 +18,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("client", &["castore", "nix-formats", "proto", "store"]),
     ("server", &["castore", "nix-formats", "proto", "store"]),
     ("cli", &["castore", "client", "engine", "nix-formats", "proto", "server", "store"]),
-    (TESTKIT, &["castore", "nix-formats", "store"]),
+    (TESTKIT, &["castore", "engine", "nix-formats", "store"]),
 ];
 
 #[test]
