@@ -12,31 +12,37 @@ pub const TOOLS_VARIABLE: &str = "GRANARY_TEST_TOOLS";
 /// Where system administration programs lie, which are not on everybody's `PATH`.
 const MORE_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// The program `name`, from the directory in [`TOOLS_VARIABLE`] (or its `bin`), else from
-/// `PATH`.
+/// Where it installs without the variable, from the root of the repository.
+const DEFAULT_DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-tools");
+
+/// Where programs lie in that directory: `venv` is Python's.
+const SUBDIRECTORIES: [&str; 3] = ["venv/bin", "bin", ""];
+
+/// The program `name`, from where `make test-tools` installs, else from `PATH`.
 ///
 /// # Panics
 ///
 /// If it is nowhere: a test that cannot run is a test that fails.
 pub fn find(name: &str) -> PathBuf {
-    let tools = env::var_os(TOOLS_VARIABLE).map(PathBuf::from);
+    let tools = env::var_os(TOOLS_VARIABLE).map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = candidates(tools.as_deref(), env::split_paths(&path), name)
+    let found = candidates(&tools, env::split_paths(&path), name)
         .find(|candidate| is_executable(candidate));
     found.unwrap_or_else(|| {
         panic!(
-            "this test needs `{name}`, which is neither in ${TOOLS_VARIABLE} nor on PATH: \
-             run `make test-tools` to install it"
+            "this test needs `{name}`, which is neither in {} nor on PATH: run `make test-tools` \
+             to install it",
+            tools.display()
         )
     })
 }
 
 fn candidates(
-    tools: Option<&Path>,
+    tools: &Path,
     path: impl Iterator<Item = PathBuf>,
     name: &str,
 ) -> impl Iterator<Item = PathBuf> {
-    let tools = tools.into_iter().flat_map(|tools| [tools.to_owned(), tools.join("bin")]);
+    let tools = SUBDIRECTORIES.map(|subdirectory| tools.join(subdirectory)).into_iter();
     let more = MORE_DIRECTORIES.map(PathBuf::from);
     tools.chain(path).chain(more).map(move |directory| directory.join(name))
 }
@@ -64,7 +70,8 @@ mod tests {
     #[test]
     fn the_installed_ones_come_first() {
         let path = [PathBuf::from("/usr/bin")].into_iter();
-        let all: Vec<_> = candidates(Some(Path::new("/tools")), path, "nix").collect();
-        assert_eq!(all[..3], ["/tools/nix", "/tools/bin/nix", "/usr/bin/nix"].map(PathBuf::from));
+        let all: Vec<_> = candidates(Path::new("/tools"), path, "nix").collect();
+        let first = ["/tools/venv/bin/nix", "/tools/bin/nix", "/tools/nix", "/usr/bin/nix"];
+        assert_eq!(all[..4], first.map(PathBuf::from));
     }
 }
