@@ -10,7 +10,9 @@ use std::{
 
 use axum::{Router, body::Body};
 use futures::FutureExt as _;
+use granary_castore::Chain;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tower::Service as _;
 use tracing::{Instrument as _, debug, debug_span, error};
@@ -22,6 +24,15 @@ static LAST_REQUEST: AtomicU64 = AtomicU64::new(0);
 
 /// Status `INTERNAL` of gRPC.
 const GRPC_INTERNAL: &str = "13";
+
+/// The body of a request came to no end.
+///
+/// IMPORTANT: it hides its cause. tonic takes a stream that the client has cancelled (it
+/// looks for that reason of HTTP/2 among the causes) for one that has ended, and half an
+/// upload would be stored as a whole one.
+#[derive(Debug, thiserror::Error)]
+#[error("the request broke off: {0}")]
+struct BrokenOff(String);
 
 /// Puts the [`Access`](crate::Access) into the request and has the router answer it. A
 /// handler that panics costs its own request only.
@@ -38,6 +49,8 @@ pub(super) async fn answer(
     let span = debug_span!(
         "request", number, %peer, method = %request.method(), path = request.uri().path()
     );
+    let request =
+        request.map(|body| Body::new(body.map_err(|error| BrokenOff(Chain(&error).to_string()))));
     let answered = async move {
         let began = Instant::now();
         let response = match AssertUnwindSafe(router.call(request)).catch_unwind().await {
