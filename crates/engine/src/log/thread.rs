@@ -19,7 +19,8 @@ use super::{
 use crate::{
     disk::Disk,
     format::{
-        BlobRecord, Object, ObjectKind, Place, Record, SegmentBuilder, StoredFrame, ValueRecord,
+        BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind, Place, Record, SegmentBuilder,
+        StoredFrame, ValueRecord,
     },
     index::{Index, Novelty, PackEntry, State, Update, Watermark},
     packs::Packs,
@@ -269,6 +270,9 @@ impl Appender {
     fn take_loose(&mut self, loose: LooseObject) {
         if !self.is_new(PendingKey::Object(loose.object.kind, loose.object.digest)) {
             return;
+        }
+        if self.loose_bytes + loose.bytes.len() > MAX_FRAME_RAW_BYTES {
+            self.close_frame();
         }
         self.loose_bytes += loose.bytes.len();
         self.loose.push(loose);

@@ -10,7 +10,7 @@ use crate::{
     chunker::{MIN_CHUNK_BYTES, first_chunk_len},
     engine::Inner,
     format::{BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind},
-    log::{PendingKey, Request},
+    log::{LooseObject, PendingKey, Request},
 };
 
 /// An object of at least this length gets a frame of its own.
@@ -33,20 +33,29 @@ const MAX_CLAIMS: usize = 65_536;
 /// Entries of blobs that may wait until their chunks are in the log.
 const MAX_WAITING_ENTRIES: usize = 262_144;
 
+/// Bytes of directories that may wait until what they refer to is in the log. One directory
+/// may pass it.
+const MAX_WAITING_DIRECTORY_BYTES: usize = 4 << 20;
+
 /// See [`WriteBatch`].
+///
+/// IMPORTANT: chunks go to the log first, then the records of blobs, then directories, each
+/// when all before it is there. So what an object refers to, if the batch has it, lies
+/// before it, and whatever a crash leaves is whole.
 pub(crate) struct EngineBatch {
     engine: Arc<Inner>,
     /// The log's count of lost segments when the batch began.
     losses: u64,
     /// Sent, but possibly not yet known to the log.
     claims: HashSet<PendingKey>,
+    /// Small chunks that will share a frame.
     chunks: Group,
-    directories: Group,
     in_flight: Arc<InFlight>,
-    /// Blobs whose chunks may still be on their way. IMPORTANT: a blob's record goes to the
-    /// log behind its chunks, or a crash could leave a blob without them.
+    /// Blobs whose chunks may still be on their way.
     blobs: Vec<BlobRecord>,
     waiting_entries: usize,
+    directories: Vec<LooseObject>,
+    directory_bytes: usize,
     open: Option<(OpenBlob, ChunkEntries)>,
 }
 
@@ -65,10 +74,11 @@ impl EngineBatch {
             losses,
             claims: HashSet::new(),
             chunks: Group::default(),
-            directories: Group::default(),
             in_flight: Arc::default(),
             blobs: Vec::new(),
             waiting_entries: 0,
+            directories: Vec::new(),
+            directory_bytes: 0,
             open: None,
         }
     }
@@ -84,19 +94,18 @@ impl EngineBatch {
         Ok(self.claims.insert(key))
     }
 
+    /// Adds a chunk or a list of chunks.
     fn put_object(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &Bytes) -> Result<()> {
         if !self.claim(PendingKey::Object(kind, digest))? {
             return Ok(());
         }
         if bytes.len() >= LONE_FRAME_BYTES {
-            let len = u32::try_from(bytes.len()).expect("held against the limit of a frame");
+            let len = u32::try_from(bytes.len()).expect("chunks and lists are far smaller");
             return self.submit(bytes.clone(), vec![Object { kind, digest, len }]);
         }
-        let group =
-            if kind == ObjectKind::Chunk { &mut self.chunks } else { &mut self.directories };
-        group.push(kind, digest, bytes);
-        if group.is_full() {
-            let (raw, objects) = group.take();
+        self.chunks.push(kind, digest, bytes);
+        if self.chunks.is_full() {
+            let (raw, objects) = self.chunks.take();
             self.submit(raw, objects)?;
         }
         Ok(())
@@ -170,23 +179,21 @@ impl EngineBatch {
     }
 
     fn send_all(&mut self) -> Result<()> {
-        for group in [&mut self.chunks, &mut self.directories] {
-            if group.is_empty() {
-                continue;
-            }
-            if group.len() < LOOSE_BYTES {
-                self.engine.log.send(Request::Loose(group.take_loose()))?;
-            } else {
-                let (raw, objects) = group.take();
-                let (log, in_flight) = (&self.engine.log, &self.in_flight);
-                self.engine.compressors.submit(raw, objects, log, in_flight)?;
-            }
+        if self.chunks.len() >= LOOSE_BYTES {
+            let (raw, objects) = self.chunks.take();
+            self.submit(raw, objects)?;
+        } else if !self.chunks.is_empty() {
+            self.engine.log.send(Request::Loose(self.chunks.take_loose()))?;
         }
         self.in_flight.wait()?;
         for blob in self.blobs.drain(..) {
             self.engine.log.send(Request::Blob(blob))?;
         }
         self.waiting_entries = 0;
+        if !self.directories.is_empty() {
+            self.engine.log.send(Request::Loose(std::mem::take(&mut self.directories)))?;
+        }
+        self.directory_bytes = 0;
         Ok(())
     }
 }
@@ -258,7 +265,15 @@ impl WriteBatch for EngineBatch {
             )));
         }
         let digest = DirectoryDigest::of(&encoded);
-        self.put_object(ObjectKind::Directory, *digest.as_bytes(), &encoded)?;
+        if self.claim(PendingKey::Object(ObjectKind::Directory, *digest.as_bytes()))? {
+            let len = u32::try_from(encoded.len()).expect("checked against the limit above");
+            let object = Object { kind: ObjectKind::Directory, digest: *digest.as_bytes(), len };
+            self.directory_bytes += encoded.len();
+            self.directories.push(LooseObject { object, bytes: encoded });
+            if self.directory_bytes >= MAX_WAITING_DIRECTORY_BYTES {
+                self.hand_over()?;
+            }
+        }
         Ok(digest)
     }
 
