@@ -35,6 +35,7 @@ mod stats;
 
 pub use disk::{Disk, DiskError, DiskFile, DiskResult, OsDisk};
 pub use engine::{Engine, MAX_KEY_BYTES, MAX_RECORD_WRITES, MAX_VALUE_BYTES};
+pub use format::FORMAT_VERSION;
 pub use open::{
     CutTail, DEFAULT_COMPRESSION_LEVEL, Damage, OpenError, OpenOptions, OpenReport, Progress,
 };

@@ -18,6 +18,7 @@ pub(crate) use footer::{FOOTER_TAIL_BYTES, Footer};
 pub(crate) use frame::{
     FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, StoredFrame, unpack as unpack_frame,
 };
+pub use header::FORMAT_VERSION;
 pub(crate) use header::{
     PACK_HEADER_BYTES, PackHeader, STORE_HEADER_BYTES, StoreHeader, VersionProblem,
 };

@@ -1,0 +1,242 @@
+//! `granary daemon`
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use granary_server::{
+    daemon::{self, ListenAddress, Listener, ServeOptions},
+    grpc::{self, GrpcServices},
+    http::{self, HttpOptions},
+};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::{
+    config::Config,
+    daemon_file::{DaemonFile, DaemonInfo},
+    data_dir,
+    error::{CliError, Result},
+    local_store::{self, LocalStore},
+    log, output,
+    signing_key,
+};
+
+/// What the daemon logs unless it is told otherwise.
+const DEFAULT_LOG: &str = "info";
+
+/// Time that work on other threads has to end once all connections are closed. With what
+/// the connections have before, it stays below ten seconds.
+const BLOCKING_GRACE: Duration = Duration::from_secs(2);
+
+/// Serve the store on one port: gRPC and the HTTP binary cache
+///
+/// Prints where it listens, where the data lies and how to use it from Nix once it takes
+/// connections. SIGTERM and SIGINT stop it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Read options from this TOML file; its keys are the options below, without the dashes
+    /// before them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Keep everything in this directory, which is made if it is not there
+    ///
+    /// The default is that of GRANARY_DATA_DIR, else /var/lib/granary for root, else
+    /// $XDG_DATA_HOME/granary, else ~/.local/share/granary.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Listen on IP:PORT, HOST:PORT, unix:/PATH, or the sockets of systemd; can be repeated
+    ///
+    /// The default is the sockets that systemd passes, else 127.0.0.1:8000 and [::1]:8000.
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<ListenAddress>,
+
+    /// Sign with the key in this file
+    ///
+    /// The default is signing-key in the data directory, which is made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+
+    /// Let everybody write who can connect, not only who is on this machine
+    #[arg(long)]
+    allow_anonymous_writes: bool,
+
+    /// Tell Nix this priority; caches with a lower one are asked first
+    #[arg(long, value_name = "NUMBER")]
+    priority: Option<u32>,
+
+    /// Compress what is stored from now on at this level of zstd, 1 to 19
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    compression_level: Option<i32>,
+
+    /// Log what this lets through: a level (error, warn, info, debug, trace), or levels for
+    /// parts, as in info,granary_engine=debug
+    ///
+    /// The default is that of GRANARY_LOG, else info.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// Log in this format
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<log::Format>,
+}
+
+/// The options once flags, environment, file and defaults are put together.
+struct Settings {
+    data_dir: PathBuf,
+    listen: Vec<ListenAddress>,
+    signing_key: Option<PathBuf>,
+    allow_anonymous_writes: bool,
+    priority: Option<u32>,
+    compression_level: Option<i32>,
+    log: String,
+    log_format: log::Format,
+}
+
+impl Settings {
+    fn new(args: Args) -> Result<Self> {
+        let config = match &args.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        let data_dir = match args.data_dir {
+            Some(data_dir) => data_dir,
+            None => data_dir::default_or(config.data_dir)?,
+        };
+        let listen = if args.listen.is_empty() { config.listen } else { args.listen };
+        Ok(Self {
+            // Its place is told to others, whose working directory is another.
+            data_dir: std::path::absolute(&data_dir)
+                .map_err(CliError::system(format!("find {}", data_dir.display())))?,
+            listen,
+            signing_key: args.signing_key.or(config.signing_key),
+            allow_anonymous_writes: args.allow_anonymous_writes
+                || config.allow_anonymous_writes.unwrap_or_default(),
+            priority: args.priority.or(config.priority),
+            compression_level: args.compression_level.or(config.compression_level),
+            log: args
+                .log
+                .or_else(log::from_environment)
+                .or(config.log)
+                .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            log_format: args.log_format.or(config.log_format).unwrap_or_default(),
+        })
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let settings = Settings::new(args)?;
+    log::start(&settings.log, settings.log_format)?;
+    let engine =
+        local_store::open_engine(&settings.data_dir, settings.compression_level, false)?;
+    let signing_key = match &settings.signing_key {
+        Some(path) => signing_key::read(path)?,
+        None => signing_key::read_or_create(&settings.data_dir)?,
+    };
+    let local = LocalStore::new(engine, Some(signing_key));
+    let runtime = Runtime::new().map_err(CliError::system("start the threads of the daemon"))?;
+    let served = runtime.block_on(serve(&settings, &local));
+    runtime.shutdown_timeout(BLOCKING_GRACE);
+    // IMPORTANT: behind everything that writes, and also if serving failed.
+    let closed = local.engine.close();
+    served?;
+    Ok(closed?)
+}
+
+async fn serve(settings: &Settings, local: &LocalStore) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let listeners = daemon::bind(&settings.listen).await?;
+    let urls: Vec<_> = listeners.iter().map(url).collect();
+    let info = DaemonInfo { pid: std::process::id(), listen: urls };
+    let file = DaemonFile::write(&settings.data_dir, &info)?;
+    let router = router(settings, local).await;
+    announce(settings, local, &info)?;
+    let options = ServeOptions {
+        allow_anonymous_writes: settings.allow_anonymous_writes,
+        ..ServeOptions::default()
+    };
+    let served = daemon::serve(listeners, router, options, async move {
+        let name = signals.next().await;
+        tracing::info!("stopping after {name}");
+    })
+    .await;
+    drop(file);
+    Ok(served?)
+}
+
+async fn router(settings: &Settings, local: &LocalStore) -> Router {
+    let mut options = HttpOptions::default();
+    if let Some(priority) = settings.priority {
+        options.priority = priority;
+    }
+    let services = GrpcServices {
+        castore: Arc::clone(local.store.castore()),
+        path_infos: local.store.clone(),
+        stats: Arc::new(local.clone()),
+    };
+    grpc::router(services)
+        .await
+        .merge(http::router(Arc::clone(&local.store), options))
+        .fallback(grpc::fallback)
+}
+
+/// Says that the daemon is there, in one write, for people and for scripts that wait.
+fn announce(settings: &Settings, local: &LocalStore, info: &DaemonInfo) -> Result<()> {
+    let mut text = format!("granary {}\n", env!("CARGO_PKG_VERSION"));
+    for url in &info.listen {
+        text += &format!("listening on {url}\n");
+    }
+    text += &format!("data directory {}\n", settings.data_dir.display());
+    let substituter = info.listen.iter().find(|url| url.starts_with("http"));
+    if let (Some(url), Some(key)) = (substituter, local.store.public_key()) {
+        text += &format!(
+            "to use it, put these lines into nix.conf:\n\
+             extra-substituters = {url}\n\
+             extra-trusted-public-keys = {key}"
+        );
+    }
+    output::line(text.trim_end())
+}
+
+/// Where clients on this machine reach a listener.
+fn url(listener: &Listener) -> String {
+    match listener.address() {
+        ListenAddress::Ip(address) => {
+            let mut address = *address;
+            if address.ip().is_unspecified() {
+                address.set_ip(match address {
+                    std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                    std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                });
+            }
+            format!("http://{address}")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What stops the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen_for = |kind| signal(kind).map_err(CliError::system("wait for signals"));
+        Ok(Self {
+            terminate: listen_for(SignalKind::terminate())?,
+            interrupt: listen_for(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The daemon's configuration file: the flags of `granary daemon`, in TOML.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use granary_server::daemon::ListenAddress;
+use serde::{Deserialize, Deserializer, de};
+
+/// What can stand in the file. The keys are the flags.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) data_dir: Option<PathBuf>,
+    #[serde(default)]
+    #[serde(deserialize_with = "addresses")]
+    pub(crate) listen: Vec<ListenAddress>,
+    pub(crate) signing_key: Option<PathBuf>,
+    pub(crate) allow_anonymous_writes: Option<bool>,
+    pub(crate) priority: Option<u32>,
+    pub(crate) compression_level: Option<i32>,
+    pub(crate) log: Option<String>,
+    pub(crate) log_format: Option<crate::log::Format>,
+}
+
+/// Addresses as the flag takes them.
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenAddress>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// Something in it is wrong.
+    #[error("{}:{line}: {problem}", path.display())]
+    Content { path: PathBuf, line: usize, problem: String },
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.get(..start).unwrap_or(text);
+            ConfigError::Content {
+                path: path.to_owned(),
+                line: before.matches('\n').count() + 1,
+                problem: error.message().trim_end().to_owned(),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("granary.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_keys() {
+        let config = parse(
+            "data-dir = '/srv/granary'\nlisten = ['127.0.0.1:0', 'unix:/run/granary']\n\
+             signing-key = '/etc/key'\nallow-anonymous-writes = true\npriority = 50\n\
+             compression-level = 9\nlog = 'debug'\nlog-format = 'json'\n",
+        )
+        .expect("all of them are known");
+        assert_eq!(config.data_dir, Some("/srv/granary".into()));
+        assert_eq!(config.listen.len(), 2);
+        assert_eq!(config.signing_key, Some("/etc/key".into()));
+        assert_eq!(config.allow_anonymous_writes, Some(true));
+        assert_eq!(config.priority, Some(50));
+        assert_eq!(config.compression_level, Some(9));
+        assert_eq!(config.log.as_deref(), Some("debug"));
+        assert_eq!(config.log_format, Some(crate::log::Format::Json));
+    }
+
+    #[test]
+    fn names_the_line() {
+        let error = parse("priority = 1\n\nlissten = []\n").expect_err("the key is not known");
+        assert!(error.starts_with("granary.toml:3: unknown field `lissten`"), "{error}");
+        let error = parse("listen = []\npriority = 'x'\n").expect_err("the type is wrong");
+        assert!(error.starts_with("granary.toml:2: invalid type"), "{error}");
+        let error = parse("listen = [\n").expect_err("the syntax is wrong");
+        assert!(error.starts_with("granary.toml:"), "{error}");
+    }
+}

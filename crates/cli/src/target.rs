@@ -1,0 +1,126 @@
+//! Which store a command talks to.
+
+use std::{fmt, path::{Path, PathBuf}, sync::Arc};
+
+use clap::Args;
+use granary_castore::Castore;
+use granary_store::{ImportError, ImportObserver, PathInfo, PathInfoService, StatsSource, StoreStats};
+
+use crate::{
+    daemon_file, data_dir,
+    error::{CliError, Result},
+    local_store::{self, LocalStore},
+};
+
+/// What makes a directory a store. One without the other is for the engine to judge.
+const STORE_FILES: [&str; 2] = ["store", "packs"];
+
+/// Which store to use. With neither option: the daemon that holds the default data
+/// directory, else that directory itself.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TargetArgs {
+    /// Talk to the daemon at this URL: http://HOST:PORT, grpc://HOST:PORT or unix:/PATH
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    store: Option<String>,
+
+    /// Open the store in this directory, which no other process may hold
+    ///
+    /// The default is that of GRANARY_DATA_DIR, else /var/lib/granary for root, else
+    /// $XDG_DATA_HOME/granary, else ~/.local/share/granary.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Whether a store that is not there is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is made.
+    Create,
+    /// That is an error.
+    Refuse,
+}
+
+/// A store that a command talks to.
+pub(crate) struct Target {
+    name: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Local(LocalStore),
+}
+
+impl Target {
+    /// Opens the store that the arguments choose.
+    pub(crate) fn open(args: &TargetArgs, missing: Missing) -> Result<Self> {
+        if let Some(data_dir) = &args.data_dir {
+            return Self::open_dir(data_dir, missing);
+        }
+        let data_dir = data_dir::default()?;
+        Self::open_dir(&data_dir, missing)
+    }
+
+    fn open_dir(data_dir: &Path, missing: Missing) -> Result<Self> {
+        if missing == Missing::Refuse {
+            require(data_dir)?;
+        }
+        let engine = local_store::open_engine(data_dir, None, false)?;
+        let kind = Kind::Local(LocalStore::new(engine, None));
+        Ok(Self { name: format!("the store in {}", data_dir.display()), kind })
+    }
+
+    /// Blobs and directories.
+    pub(crate) fn castore(&self) -> &Arc<dyn Castore> {
+        match &self.kind {
+            Kind::Local(local) => local.store.castore(),
+        }
+    }
+
+    /// Path infos.
+    pub(crate) fn path_infos(&self) -> &dyn PathInfoService {
+        match &self.kind {
+            Kind::Local(local) => &*local.store,
+        }
+    }
+
+    /// The numbers of the store.
+    pub(crate) fn stats(&self) -> Result<StoreStats> {
+        match &self.kind {
+            Kind::Local(local) => Ok(local.stats()?),
+        }
+    }
+
+    /// Imports the tree at `path`, and returns once it is durable.
+    pub(crate) fn import(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        observer: &dyn ImportObserver,
+    ) -> Result<PathInfo, ImportError> {
+        match &self.kind {
+            Kind::Local(local) => local.store.import_path(path, name, observer),
+        }
+    }
+
+    /// Ends what was begun, where errors can still be told.
+    pub(crate) fn close(self) -> Result<()> {
+        match self.kind {
+            Kind::Local(local) => Ok(local.engine.close()?),
+        }
+    }
+}
+
+/// Fails if there is no store in `data_dir`.
+pub(crate) fn require(data_dir: &Path) -> Result<()> {
+    if STORE_FILES.iter().any(|name| data_dir.join(name).exists()) {
+        Ok(())
+    } else {
+        Err(CliError::NoStore { data_dir: data_dir.to_owned() })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
