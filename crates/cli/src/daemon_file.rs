@@ -40,8 +40,8 @@ impl DaemonFile {
     /// Writes the note. Only for who has the store in `data_dir` open.
     pub(crate) fn write(data_dir: &Path, info: &DaemonInfo) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let locked = write(&path, info)
-            .map_err(CliError::system(format!("write {}", path.display())))?;
+        let locked =
+            write(&path, info).map_err(CliError::system(format!("write {}", path.display())))?;
         Ok(Self { path, _locked: locked })
     }
 }

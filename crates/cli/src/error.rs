@@ -164,10 +164,14 @@ fn places(count: usize) -> &'static str {
 fn in_use_hint(daemon: Option<&DaemonHint>) -> String {
     match daemon {
         Some(DaemonHint { pid, url: Some(url) }) => {
-            format!("the daemon with process id {pid} holds it: talk to it with --store {url}, stop it, or give another --data-dir")
+            format!(
+                "the daemon with process id {pid} holds it: talk to it with --store {url}, stop it, or give another --data-dir"
+            )
         }
         Some(DaemonHint { pid, url: None }) => {
-            format!("the daemon with process id {pid} holds it: stop it, or give another --data-dir")
+            format!(
+                "the daemon with process id {pid} holds it: stop it, or give another --data-dir"
+            )
         }
         None => "wait until it has ended, stop it, or give another --data-dir".to_owned(),
     }

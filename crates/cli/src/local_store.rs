@@ -38,7 +38,8 @@ pub(crate) fn open_engine(
             bar.set(progress.done_bytes, progress.total_bytes);
         }
     };
-    let mut options = OpenOptions { rebuild_index, progress: Some(&progress), ..OpenOptions::default() };
+    let mut options =
+        OpenOptions { rebuild_index, progress: Some(&progress), ..OpenOptions::default() };
     if let Some(level) = compression_level {
         options.compression_level = level;
     }

@@ -10,6 +10,8 @@
 //!   object. Everything said to a person goes to standard error.
 //! - One function maps errors to exit codes ([`error::CliError::ending`]).
 
+#![expect(clippy::doc_markdown, reason = "what documents arguments is the text of --help")]
+
 mod error;
 mod log;
 mod output;

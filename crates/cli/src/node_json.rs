@@ -1,11 +1,12 @@
-//! Nodes and names in the JSON that commands print.
+//! Nodes and paths in the JSON that commands print.
 
+use data_encoding::BASE64;
 use granary_castore::Node;
 use serde::Serialize;
 
 /// A node. What it does not have is left out.
 #[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum NodeJson {
     Directory {
         digest: String,
@@ -19,17 +20,25 @@ pub(crate) enum NodeJson {
     },
     Symlink {
         #[serde(flatten)]
-        target: TextJson,
+        target: TargetJson,
     },
 }
 
-/// Bytes that are text as a rule, under `target`: as a string, or in base64 under
-/// `targetBase64` if they are no UTF-8.
+/// Where a symlink points: text, or base64 if it is not UTF-8.
 #[derive(Debug, Serialize)]
-pub(crate) enum TextJson {
+pub(crate) enum TargetJson {
     #[serde(rename = "target")]
     Text(String),
     #[serde(rename = "targetBase64")]
+    Base64(String),
+}
+
+/// A path within a tree: text, or base64 if it is not UTF-8.
+#[derive(Debug, Serialize)]
+pub(crate) enum PathJson {
+    #[serde(rename = "path")]
+    Text(String),
+    #[serde(rename = "pathBase64")]
     Base64(String),
 }
 
@@ -44,17 +53,44 @@ impl NodeJson {
                 size: *size_bytes,
                 executable: *executable,
             },
-            Node::Symlink { target } => Self::Symlink {
-                target: match str::from_utf8(target.as_bytes()) {
-                    Ok(text) => TextJson::Text(text.to_owned()),
-                    Err(_) => TextJson::Base64(base64(target.as_bytes())),
-                },
-            },
+            Node::Symlink { target } => {
+                let target = target.as_bytes();
+                Self::Symlink {
+                    target: match str::from_utf8(target) {
+                        Ok(text) => TargetJson::Text(text.to_owned()),
+                        Err(_) => TargetJson::Base64(BASE64.encode(target)),
+                    },
+                }
+            }
         }
     }
 }
 
-/// Bytes in standard base64.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    data_encoding::BASE64.encode(bytes)
+impl PathJson {
+    pub(crate) fn new(path: &[u8]) -> Self {
+        match str::from_utf8(path) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64(BASE64.encode(path)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use granary_castore::SymlinkTarget;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_utf8_is_told_apart() {
+        let symlink = |target: &[u8]| {
+            let target = SymlinkTarget::new(target.to_vec()).expect("a target");
+            serde_json::to_string(&NodeJson::new(&Node::Symlink { target })).expect("JSON")
+        };
+        assert_eq!(symlink(b"a"), r#"{"type":"symlink","target":"a"}"#);
+        assert_eq!(symlink(b"\xff"), r#"{"type":"symlink","targetBase64":"/w=="}"#);
+        let path = |path: &[u8]| serde_json::to_string(&PathJson::new(path)).expect("JSON");
+        assert_eq!(path(b"a/b"), r#"{"path":"a/b"}"#);
+        assert_eq!(path(b"\xff"), r#"{"pathBase64":"/w=="}"#);
+    }
 }

@@ -40,11 +40,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Bytes, of nobody knows how many, and files.
     pub(crate) fn bytes(message: &'static str) -> Self {
-        Self::new(
-            None,
-            "{spinner} {prefix} {bytes}, {msg}{bytes_per_sec}, {elapsed}",
-            message,
-        )
+        Self::new(None, "{spinner} {prefix} {bytes}, {msg}{bytes_per_sec}, {elapsed}", message)
     }
 
     /// Bytes of a number that [`set`](Self::set) tells.

@@ -51,8 +51,7 @@ pub(crate) fn read(path: &Path) -> Result<SigningKey, KeyFileError> {
         tracing::warn!(path = %path.display(), "others than its owner may read the signing key");
     }
     let text = io::read_to_string(io::Read::take(file, MAX_FILE_BYTES)).map_err(failed)?;
-    SigningKey::parse(&text)
-        .map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+    SigningKey::parse(&text).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
 }
 
 /// Reads the key of the store in `data_dir`, making one if it has none. Only for who has
@@ -85,8 +84,7 @@ fn write(path: &Path, line: &str, mode: u32) -> Result<(), KeyFileError> {
         _ => {}
     }
     let written = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         writeln!(file, "{line}")?;
         // IMPORTANT: before the rename, or a crash can leave the name with nothing in it.
         file.sync_all()?;

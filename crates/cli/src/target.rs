@@ -1,10 +1,18 @@
 //! Which store a command talks to.
 
-use std::{fmt, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
-use granary_castore::Castore;
-use granary_store::{ImportError, ImportObserver, PathInfo, PathInfoService, StatsSource, StoreStats};
+use granary_castore::{Castore, Chain, Error};
+use granary_client::Client;
+use granary_store::{
+    ImportError, ImportObserver, PathInfo, PathInfoService, StatsSource, StoreStats,
+};
+use tokio::runtime::{self, Runtime};
 
 use crate::{
     daemon_file, data_dir,
@@ -47,17 +55,54 @@ pub(crate) struct Target {
 }
 
 enum Kind {
+    /// This process holds it.
     Local(LocalStore),
+    /// A daemon does.
+    Remote(Remote),
 }
+
+struct Remote {
+    castore: Arc<dyn Castore>,
+    client: Client,
+    /// Drives the connection; dropped behind the client.
+    _runtime: Runtime,
+}
+
+/// Threads that drive the connection to a daemon. Contents are hashed and compressed
+/// elsewhere.
+const CONNECTION_THREADS: usize = 1;
 
 impl Target {
     /// Opens the store that the arguments choose.
     pub(crate) fn open(args: &TargetArgs, missing: Missing) -> Result<Self> {
+        if let Some(url) = &args.store {
+            return Self::connect(url);
+        }
         if let Some(data_dir) = &args.data_dir {
             return Self::open_dir(data_dir, missing);
         }
         let data_dir = data_dir::default()?;
-        Self::open_dir(&data_dir, missing)
+        let daemon = daemon_file::running(&data_dir);
+        match daemon.as_ref().and_then(|daemon| daemon.listen.first()) {
+            Some(url) => Self::connect(url),
+            None => Self::open_dir(&data_dir, missing),
+        }
+    }
+
+    fn connect(url: &str) -> Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(CONNECTION_THREADS)
+            .enable_all()
+            .build()
+            .map_err(CliError::system("start the threads of a connection"))?;
+        let client =
+            Client::connect(url, runtime.handle().clone()).map_err(|error| match error {
+                Error::Invalid(_) => CliError::Usage(Chain(&error).to_string()),
+                other => other.into(),
+            })?;
+        let castore = Arc::new(client.clone());
+        let kind = Kind::Remote(Remote { castore, client, _runtime: runtime });
+        Ok(Self { name: format!("the store at {url}"), kind })
     }
 
     fn open_dir(data_dir: &Path, missing: Missing) -> Result<Self> {
@@ -73,6 +118,7 @@ impl Target {
     pub(crate) fn castore(&self) -> &Arc<dyn Castore> {
         match &self.kind {
             Kind::Local(local) => local.store.castore(),
+            Kind::Remote(remote) => &remote.castore,
         }
     }
 
@@ -80,6 +126,7 @@ impl Target {
     pub(crate) fn path_infos(&self) -> &dyn PathInfoService {
         match &self.kind {
             Kind::Local(local) => &*local.store,
+            Kind::Remote(remote) => &remote.client,
         }
     }
 
@@ -87,6 +134,7 @@ impl Target {
     pub(crate) fn stats(&self) -> Result<StoreStats> {
         match &self.kind {
             Kind::Local(local) => Ok(local.stats()?),
+            Kind::Remote(remote) => Ok(remote.client.stats()?),
         }
     }
 
@@ -99,6 +147,9 @@ impl Target {
     ) -> Result<PathInfo, ImportError> {
         match &self.kind {
             Kind::Local(local) => local.store.import_path(path, name, observer),
+            Kind::Remote(remote) => {
+                granary_store::import_path(&*remote.castore, &remote.client, path, name, observer)
+            }
         }
     }
 
@@ -106,6 +157,7 @@ impl Target {
     pub(crate) fn close(self) -> Result<()> {
         match self.kind {
             Kind::Local(local) => Ok(local.engine.close()?),
+            Kind::Remote(_) => Ok(()),
         }
     }
 }

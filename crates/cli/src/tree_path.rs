@@ -1,10 +1,6 @@
 //! What a command is about: a store path, and possibly a place in it.
 
-use std::{
-    ffi::OsStr,
-    fmt,
-    os::unix::ffi::OsStrExt as _,
-};
+use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt as _};
 
 use granary_castore::{Error, Node};
 use granary_nix_formats::{STORE_DIR, StorePath, StorePathHash};
@@ -50,10 +46,8 @@ impl TreePath {
             let store_path = StorePath::from_base_name(first).map_err(|error| usage(&error))?;
             (*store_path.hash(), Some(store_path))
         };
-        let names: Vec<_> = names
-            .filter(|name| !matches!(*name, b"" | b"."))
-            .map(<[u8]>::to_vec)
-            .collect();
+        let names: Vec<_> =
+            names.filter(|name| !matches!(*name, b"" | b".")).map(<[u8]>::to_vec).collect();
         if names.iter().any(|name| name == b"..") {
             return Err(usage(&"\"..\" has no meaning in a store path"));
         }
@@ -113,8 +107,7 @@ impl TreePath {
             })?;
             let entry = directory.get(name).cloned();
             walked = format!("{walked}/{}", String::from_utf8_lossy(name));
-            node = entry
-                .ok_or_else(|| CliError::NotFound(format!("{walked} does not exist")))?;
+            node = entry.ok_or_else(|| CliError::NotFound(format!("{walked} does not exist")))?;
         }
         Ok((path_info, node))
     }
@@ -138,12 +131,9 @@ mod tests {
     #[test]
     fn every_form() {
         for prefix in [format!("/nix/store/{HASH}-a"), format!("{HASH}-a"), HASH.to_owned()] {
-            for (rest, sub_path) in [
-                (&b""[..], &b""[..]),
-                (b"/", b""),
-                (b"/b/c", b"b/c"),
-                (b"//b/./\xff/", b"b/\xff"),
-            ] {
+            for (rest, sub_path) in
+                [(&b""[..], &b""[..]), (b"/", b""), (b"/b/c", b"b/c"), (b"//b/./\xff/", b"b/\xff")]
+            {
                 let path = parse(&[prefix.as_bytes(), rest].concat()).expect("a path");
                 assert_eq!(path.hash.to_string(), HASH);
                 assert_eq!(path.store_path.is_some(), prefix != HASH);

@@ -19,12 +19,12 @@ use crate::{
     data_dir,
     error::{CliError, Result},
     local_store::{self, LocalStore},
-    log, output,
-    signing_key,
+    log, output, signing_key,
 };
 
-/// What the daemon logs unless it is told otherwise.
-const DEFAULT_LOG: &str = "info";
+/// What the daemon logs unless it is told otherwise. The database below the index has more
+/// to say than anybody wants to know.
+const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// Time that work on other threads has to end once all connections are closed. With what
 /// the connections have before, it stays below ten seconds.
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// Log what this lets through: a level (error, warn, info, debug, trace), or levels for
     /// parts, as in info,granary_engine=debug
     ///
-    /// The default is that of GRANARY_LOG, else info.
+    /// The default is that of GRANARY_LOG, else info, but warn for the index.
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 
@@ -130,8 +130,7 @@ impl Settings {
 pub(crate) fn run(args: Args) -> Result<()> {
     let settings = Settings::new(args)?;
     log::start(&settings.log, settings.log_format)?;
-    let engine =
-        local_store::open_engine(&settings.data_dir, settings.compression_level, false)?;
+    let engine = local_store::open_engine(&settings.data_dir, settings.compression_level, false)?;
     let signing_key = match &settings.signing_key {
         Some(path) => signing_key::read(path)?,
         None => signing_key::read_or_create(&settings.data_dir)?,
@@ -185,20 +184,18 @@ async fn router(settings: &Settings, local: &LocalStore) -> Router {
 
 /// Says that the daemon is there, in one write, for people and for scripts that wait.
 fn announce(settings: &Settings, local: &LocalStore, info: &DaemonInfo) -> Result<()> {
-    let mut text = format!("granary {}\n", env!("CARGO_PKG_VERSION"));
-    for url in &info.listen {
-        text += &format!("listening on {url}\n");
-    }
-    text += &format!("data directory {}\n", settings.data_dir.display());
+    let mut lines = vec![concat!("granary ", env!("CARGO_PKG_VERSION")).to_owned()];
+    lines.extend(info.listen.iter().map(|url| format!("listening on {url}")));
+    lines.push(format!("data directory {}", settings.data_dir.display()));
     let substituter = info.listen.iter().find(|url| url.starts_with("http"));
     if let (Some(url), Some(key)) = (substituter, local.store.public_key()) {
-        text += &format!(
-            "to use it, put these lines into nix.conf:\n\
-             extra-substituters = {url}\n\
-             extra-trusted-public-keys = {key}"
-        );
+        lines.extend([
+            "to use it, put these lines into nix.conf:".to_owned(),
+            format!("extra-substituters = {url}"),
+            format!("extra-trusted-public-keys = {key}"),
+        ]);
     }
-    output::line(text.trim_end())
+    output::line(lines.join("\n"))
 }
 
 /// Where clients on this machine reach a listener.

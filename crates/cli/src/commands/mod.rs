@@ -1,8 +1,16 @@
 //! The commands, one file each.
 
 mod daemon;
+
 mod import;
+
+mod cat;
+mod info;
+mod ls;
 mod nar;
+
+mod recover;
+mod stats;
 
 use clap::{Parser, Subcommand};
 
@@ -31,7 +39,12 @@ pub(crate) struct Cli {
 enum Command {
     Daemon(daemon::Args),
     Import(import::Args),
+    Ls(ls::Args),
+    Cat(cat::Args),
     Nar(nar::Args),
+    Info(info::Args),
+    Recover(recover::Args),
+    Stats(stats::Args),
 }
 
 /// What commands other than the daemon log unless the environment says otherwise.
@@ -45,12 +58,30 @@ impl Cli {
             // It logs as its configuration says.
             return daemon::run(args);
         }
+        let default_log = match &self.command {
+            // It reports itself what else would be logged.
+            Command::Recover(_) => "off",
+            _ => DEFAULT_LOG,
+        };
         let filter = log::from_environment();
-        log::start(filter.as_deref().unwrap_or(DEFAULT_LOG), Format::Text)?;
+        log::start(filter.as_deref().unwrap_or(default_log), Format::Text)?;
         match self.command {
             Command::Daemon(args) => daemon::run(args),
             Command::Import(args) => import::run(&args),
-            Command::Nar(args) => nar::run(&args),
+            Command::Ls(args) => pipe(ls::run(&args)),
+            Command::Cat(args) => pipe(cat::run(&args)),
+            Command::Nar(args) => pipe(nar::run(&args)),
+            Command::Info(args) => pipe(info::run(&args)),
+            Command::Recover(args) => recover::run(&args),
+            Command::Stats(args) => pipe(stats::run(&args)),
         }
+    }
+}
+
+/// For commands that only show something: whoever closed the pipe has seen enough.
+fn pipe(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_closed_pipe() => Ok(()),
+        result => result,
     }
 }

@@ -10,8 +10,8 @@ use granary_store::NarPlan;
 
 use crate::{
     error::{CliError, Result},
-    progress::Watched,
     progress::Progress,
+    progress::Watched,
     target::{Missing, Target, TargetArgs},
     tree_path::TreePath,
 };
