@@ -2,11 +2,15 @@
 
 use std::{
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use granary_server::daemon::ListenAddress;
 use serde::{Deserialize, Deserializer, de};
+
+/// The levels of zstd that can be chosen.
+pub(crate) const COMPRESSION_LEVELS: RangeInclusive<i64> = 1..=19;
 
 /// What can stand in the file. The keys are the flags.
 #[derive(Debug, Default, Deserialize)]
@@ -19,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) signing_key: Option<PathBuf>,
     pub(crate) allow_anonymous_writes: Option<bool>,
     pub(crate) priority: Option<u32>,
+    #[serde(default, deserialize_with = "compression_level")]
     pub(crate) compression_level: Option<i32>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<crate::log::Format>,
@@ -28,6 +33,18 @@ pub(crate) struct Config {
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenAddress>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+}
+
+/// A level that zstd has.
+fn compression_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    let level = Option::<i32>::deserialize(deserializer)?;
+    match level {
+        Some(level) if !COMPRESSION_LEVELS.contains(&i64::from(level)) => {
+            let (first, last) = (COMPRESSION_LEVELS.start(), COMPRESSION_LEVELS.end());
+            Err(de::Error::custom(format!("{level} is not in {first}..={last}")))
+        }
+        level => Ok(level),
+    }
 }
 
 /// Why a configuration file cannot be used.

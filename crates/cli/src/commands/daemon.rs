@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{COMPRESSION_LEVELS, Config},
     daemon_file::{DaemonFile, DaemonInfo},
     data_dir,
     error::{CliError, Result},
@@ -69,7 +69,7 @@ pub(crate) struct Args {
     priority: Option<u32>,
 
     /// Compress what is stored from now on at this level of zstd, 1 to 19
-    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(COMPRESSION_LEVELS))]
     compression_level: Option<i32>,
 
     /// Log what this lets through: a level (error, warn, info, debug, trace), or levels for
@@ -130,9 +130,11 @@ impl Settings {
 pub(crate) fn run(args: Args) -> Result<()> {
     let settings = Settings::new(args)?;
     log::start(&settings.log, settings.log_format)?;
+    // What the user gave is looked at before anything is made.
+    let given_key = settings.signing_key.as_deref().map(signing_key::read).transpose()?;
     let engine = local_store::open_engine(&settings.data_dir, settings.compression_level, false)?;
-    let signing_key = match &settings.signing_key {
-        Some(path) => signing_key::read(path)?,
+    let signing_key = match given_key {
+        Some(key) => key,
         None => signing_key::read_or_create(&settings.data_dir)?,
     };
     let local = LocalStore::new(engine, Some(signing_key));

@@ -1,0 +1,17 @@
+//! The command `granary` as its users meet it: the real binary in processes of its own.
+
+mod support;
+
+mod help;
+mod json;
+
+mod defaults;
+mod errors;
+
+mod daemon;
+mod import;
+mod show;
+
+mod kill;
+mod large;
+mod recovery;
