@@ -23,7 +23,7 @@ use granary_testkit::{Random, tree::Tree};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Daemon, Home, succeeded};
+use crate::support::{Daemon, Home};
 
 /// How often each test kills, each time after another delay.
 const ROUNDS: u64 = 5;
@@ -51,11 +51,16 @@ fn delay(seed: u64) -> Duration {
     Duration::from_millis(Random::new(seed ^ 0xdead).below(MAX_DELAY_MS) as u64)
 }
 
-/// Does `check` after the crash as it left things, and again without the index.
-fn after_the_crash(home: &Home, check: impl Fn()) {
-    check();
+/// Does `check` with a daemon that begins after the crash with what that left, and with one
+/// that has to do without the index.
+fn after_the_crash(home: &Home, check: impl Fn(&Daemon)) {
+    let daemon = home.daemon();
+    check(&daemon);
+    daemon.stop();
     fs::remove_dir_all(home.data_dir().join("index")).expect("there is an index");
-    check();
+    let daemon = home.daemon();
+    check(&daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -72,10 +77,11 @@ fn during_an_import() {
         assert!(!acknowledged.is_empty(), "round {seed}: killed before anything");
         println!("round {seed}: {} of {OBJECTS} imported", acknowledged.len());
 
-        after_the_crash(&home, || {
+        after_the_crash(&home, |daemon| {
             for (number, store_path) in acknowledged.iter().enumerate() {
-                let stored = home.output(["cat", store_path]);
-                assert!(stored == contents(seed, number), "round {seed}: {store_path} is lost");
+                let stored = fetch(&daemon.address(), &store_path["/nix/store/".len()..][..32]);
+                let expected = Tree::file(contents(seed, number)).to_nar();
+                assert!(stored == expected, "round {seed}: {store_path} is lost");
             }
         });
         let again: Vec<_> = home.text(&args).lines().map(str::to_owned).collect();
@@ -164,15 +170,13 @@ fn during_a_push_over_grpc() {
         });
         println!("round {seed}: {} of {OBJECTS} put", acknowledged.len());
 
-        after_the_crash(&home, || {
-            let daemon = home.daemon();
+        after_the_crash(&home, |daemon| {
             let client = connect(&daemon.url()).expect("it listens");
             for &number in &acknowledged {
                 let expected = contents(seed, number);
                 let stored = read_blob(&client, &BlobDigest::of(&expected));
                 assert!(stored == Some(expected), "round {seed}: {number} is lost");
             }
-            daemon.stop();
         });
         let daemon = home.daemon();
         let client = connect(&daemon.url()).expect("it listens");
@@ -233,6 +237,25 @@ impl Upload {
     }
 }
 
+/// The NAR of a store path as Nix gets it, by way of its narinfo.
+fn fetch(address: &str, hash: &str) -> Vec<u8> {
+    let narinfo = String::from_utf8(get(address, &format!("{hash}.narinfo"))).expect("text");
+    let narinfo = NarInfo::parse(&narinfo).expect("it is valid");
+    get(address, &narinfo.url)
+}
+
+/// The body of the answer to a GET, which must succeed.
+fn get(address: &str, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: granary\r\nConnection: close\r\n\r\n")
+        .expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{path}: {}", answer.escape_ascii());
+    let header_end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    answer.split_off(header_end.expect("the header ends") + 4)
+}
+
 /// Whether a PUT was acknowledged. Any other answer than success is a failure of the test,
 /// unlike none.
 fn put(address: &str, path: &str, body: &[u8]) -> bool {
@@ -271,15 +294,15 @@ fn during_a_push_over_http() {
             push_until_killed(daemon, delay(seed), |number| uploads[&number].put(&address));
         println!("round {seed}: {} of {OBJECTS} uploaded", acknowledged.len());
 
-        after_the_crash(&home, || {
-            let daemon = home.daemon();
+        after_the_crash(&home, |daemon| {
+            let address = daemon.address();
             for number in &acknowledged {
                 let upload = &uploads[number];
                 let hash = upload.store_path.hash().to_string();
-                let stored = succeeded(home.run(["nar", &hash]));
-                assert!(stored == upload.nar, "round {seed}: {hash} is lost");
+                assert!(fetch(&address, &hash) == upload.nar, "round {seed}: {hash} is lost");
+                // Nix remembers the URL that it uploaded to.
+                assert!(get(&address, &upload.nar_url) == upload.nar, "{}", upload.nar_url);
             }
-            daemon.stop();
         });
         let daemon = home.daemon();
         let address = daemon.address();
