@@ -5,7 +5,8 @@ use granary_castore::Result;
 /// How much a store holds, and in how much space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreStats {
-    /// Distinct blobs.
+    /// What can be read as a blob: those of several chunks, and all chunks, most of which were
+    /// put as a blob of one.
     pub blobs: u64,
     /// Distinct chunks.
     pub chunks: u64,
@@ -13,9 +14,9 @@ pub struct StoreStats {
     pub directories: u64,
     /// Path infos.
     pub path_infos: u64,
-    /// Bytes of all distinct blobs.
+    /// Bytes of the NARs of all path infos: what is stored, seen from outside.
     pub logical_bytes: u64,
-    /// Bytes of all distinct chunks, uncompressed.
+    /// Bytes of all distinct chunks and directories, uncompressed.
     pub unique_bytes: u64,
     /// Bytes on disk.
     pub stored_bytes: u64,
