@@ -3,6 +3,10 @@
 
 CARGO ?= cargo
 
+# Tests run in the directories of their crates, where a relative path means another place.
+GRANARY_TEST_TOOLS ?= target/test-tools
+export GRANARY_TEST_TOOLS := $(abspath $(GRANARY_TEST_TOOLS))
+
 .PHONY: help build test test-tools lint fmt clippy doc check
 
 help:
