@@ -1,5 +1,6 @@
 //! The command `granary` as its users meet it: the real binary in processes of its own.
 
+mod nix_round_trip;
 mod support;
 
 mod help;
