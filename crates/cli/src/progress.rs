@@ -4,9 +4,9 @@ use std::{
     io::{self, IsTerminal as _},
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use granary_store::ImportObserver;
@@ -14,6 +14,9 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often it moves while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Work that takes no longer than this has no progress to show; it would only flicker.
+const DELAY: Duration = Duration::from_millis(300);
 
 /// Whether the process shows progress at all.
 static SHOWN: OnceLock<bool> = OnceLock::new();
@@ -23,17 +26,11 @@ pub(crate) fn set_shown(quiet: bool) {
     SHOWN.get_or_init(|| !quiet && io::stderr().is_terminal());
 }
 
-fn draw_target() -> ProgressDrawTarget {
-    if SHOWN.get().copied().unwrap_or_default() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    }
-}
-
 /// A line that says how much was done of something whose amount is known or not.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    began: Instant,
+    is_drawn: AtomicBool,
     files: AtomicU64,
 }
 
@@ -53,24 +50,34 @@ impl Progress {
     }
 
     fn new(len: Option<u64>, template: &str, prefix: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(len, draw_target()).with_prefix(prefix);
-        let style = ProgressStyle::with_template(template).expect("the template is valid");
-        bar.set_style(style);
-        if !bar.is_hidden() {
-            bar.enable_steady_tick(TICK);
+        let bar =
+            ProgressBar::with_draw_target(len, ProgressDrawTarget::hidden()).with_prefix(prefix);
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+        let (began, is_drawn) = (Instant::now(), AtomicBool::new(false));
+        Self { bar, began, is_drawn, files: AtomicU64::new(0) }
+    }
+
+    /// Begins to draw it once the work has turned out to be long.
+    fn draw(&self) {
+        let is_shown = SHOWN.get().copied().unwrap_or_default();
+        if is_shown && self.began.elapsed() >= DELAY && !self.is_drawn.swap(true, Ordering::Relaxed)
+        {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(TICK);
         }
-        Self { bar, files: AtomicU64::new(0) }
     }
 
     /// So many bytes more are done.
     pub(crate) fn add(&self, bytes: u64) {
         self.bar.inc(bytes);
+        self.draw();
     }
 
     /// So many of so many bytes are done.
     pub(crate) fn set(&self, done_bytes: u64, total_bytes: u64) {
         self.bar.set_length(total_bytes);
         self.bar.set_position(done_bytes);
+        self.draw();
     }
 
     /// Does `write` while the line is out of the way.
@@ -86,7 +93,8 @@ impl ImportObserver for Progress {
 
     fn file(&self) {
         let files = self.files.fetch_add(1, Ordering::Relaxed) + 1;
-        if !self.bar.is_hidden() {
+        self.draw();
+        if self.is_drawn.load(Ordering::Relaxed) {
             self.bar.set_message(format!("{} files, ", HumanCount(files)));
         }
     }

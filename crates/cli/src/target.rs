@@ -164,11 +164,14 @@ impl Target {
 
 /// Fails if there is no store in `data_dir`.
 pub(crate) fn require(data_dir: &Path) -> Result<()> {
-    if STORE_FILES.iter().any(|name| data_dir.join(name).exists()) {
-        Ok(())
-    } else {
-        Err(CliError::NoStore { data_dir: data_dir.to_owned() })
+    for name in STORE_FILES {
+        let path = data_dir.join(name);
+        let exists = path.try_exists();
+        if exists.map_err(CliError::system(format!("look for {}", path.display())))? {
+            return Ok(());
+        }
     }
+    Err(CliError::NoStore { data_dir: data_dir.to_owned() })
 }
 
 impl fmt::Display for Target {

@@ -50,7 +50,7 @@ pub(crate) struct Args {
 
     /// Listen on IP:PORT, HOST:PORT, unix:/PATH, or the sockets of systemd; can be repeated
     ///
-    /// The default is the sockets that systemd passes, else 127.0.0.1:8000 and [::1]:8000.
+    /// The default is the sockets that systemd passes, else port 8000 of 127.0.0.1 and ::1.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<ListenAddress>,
 

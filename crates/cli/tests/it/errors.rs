@@ -1,10 +1,6 @@
 //! Exit codes and hints.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use crate::support::Home;
 
@@ -98,23 +94,6 @@ fn nobody_listens() {
     assert_eq!(code, 1);
     assert!(stderr.contains("http://127.0.0.1:1"), "{stderr}");
     assert!(stderr.contains("granary daemon"), "{stderr}");
-}
-
-#[test]
-fn a_terminal_gets_no_nar() {
-    let home = Home::new();
-    home.file("a", "contents\n");
-    let store_path = home.text(["import", "a"]);
-    // `script` is what gives a program a terminal.
-    let mut nar = Command::new("script");
-    let line = format!("{} nar {store_path}", env!("CARGO_BIN_EXE_granary"));
-    nar.args(["--quiet", "--return", "--command", &line, "/dev/null"])
-        .env("GRANARY_DATA_DIR", home.data_dir())
-        .stdin(Stdio::null());
-    let output = nar.output().expect("script is part of every Debian");
-    assert_eq!(output.status.code(), Some(2));
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(shown.contains("not for terminals"), "{shown}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod errors;
 mod daemon;
 mod import;
 mod show;
+mod terminal;
 
 mod kill;
 mod large;
