@@ -18,9 +18,12 @@ pub(crate) enum CliError {
     /// The arguments contradict each other or the circumstances.
     #[error("{0}")]
     Usage(String),
-    /// What was asked for is not in the store.
+    /// The store path is not in the store.
     #[error("{0}")]
-    NotFound(String),
+    NoPath(String),
+    /// The place is not in the store path.
+    #[error("{0}")]
+    NoPlace(String),
     /// There is no store where one was looked for.
     #[error("there is no store in {} yet", data_dir.display())]
     NoStore { data_dir: PathBuf },
@@ -98,8 +101,10 @@ impl CliError {
     /// Maps every error to how the command ends.
     pub(crate) fn ending(&self) -> Ending {
         let (exit_code, hint) = match self {
-            Self::Usage(_) | Self::Config(_) => (USAGE, None),
-            Self::NotFound(_) => (NOT_FOUND, None),
+            Self::Usage(_) => (USAGE, Some("`granary help COMMAND` explains the arguments".to_owned())),
+            Self::Config(_) => (USAGE, Some("`granary help daemon` explains the options, which are the keys".to_owned())),
+            Self::NoPath(_) => (NOT_FOUND, Some("--store and --data-dir choose another store".to_owned())),
+            Self::NoPlace(_) => (NOT_FOUND, Some("`granary ls -R` lists what is in a store path".to_owned())),
             Self::NoStore { .. } => (
                 NOT_FOUND,
                 Some("`granary import PATH` or `granary daemon` makes one; --data-dir and --store choose another".to_owned()),
@@ -211,7 +216,7 @@ mod tests {
     fn what_a_caller_acts_on_has_a_code_of_its_own() {
         let code = |error: CliError| error.ending().exit_code;
         assert_eq!(code(CliError::Usage(String::new())), 2);
-        assert_eq!(code(CliError::NotFound(String::new())), 3);
+        assert_eq!(code(CliError::NoPath(String::new())), 3);
         assert_eq!(code(CliError::NoStore { data_dir: PathBuf::new() }), 3);
         assert_eq!(code(CliError::InUse { data_dir: PathBuf::new(), daemon: None }), 4);
         assert_eq!(code(StoreError::corrupt("x").into()), 5);

@@ -33,7 +33,8 @@ pub(crate) struct TargetArgs {
 
     /// Open the store in this directory, which no other process may hold
     ///
-    /// The default is that of GRANARY_DATA_DIR, else /var/lib/granary for root, else
+    /// With neither --store nor this, it is the default directory, through the daemon that
+    /// holds it if one does: that of GRANARY_DATA_DIR, else /var/lib/granary for root, else
     /// $XDG_DATA_HOME/granary, else ~/.local/share/granary.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,

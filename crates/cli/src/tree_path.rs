@@ -73,10 +73,10 @@ impl TreePath {
                 Some(store_path) => store_path.absolute(),
                 None => format!("{STORE_DIR}/{}-…", self.hash),
             };
-            return Err(CliError::NotFound(format!("{asked} is not in {target}")));
+            return Err(CliError::NoPath(format!("{asked} is not in {target}")));
         };
         match &self.store_path {
-            Some(asked) if *asked != path_info.store_path => Err(CliError::NotFound(format!(
+            Some(asked) if *asked != path_info.store_path => Err(CliError::NoPath(format!(
                 "{} is not in {target}, but {} is, with the same hash part",
                 asked.absolute(),
                 path_info.store_path.absolute()
@@ -94,10 +94,10 @@ impl TreePath {
             let digest = match node {
                 Node::Directory { digest, .. } => digest,
                 Node::File { .. } => {
-                    return Err(CliError::NotFound(format!("{walked} is a file")));
+                    return Err(CliError::NoPlace(format!("{walked} is a file")));
                 }
                 Node::Symlink { target } => {
-                    return Err(CliError::NotFound(format!(
+                    return Err(CliError::NoPlace(format!(
                         "{walked} is a symlink to {target}, and symlinks are not followed"
                     )));
                 }
@@ -107,7 +107,7 @@ impl TreePath {
             })?;
             let entry = directory.get(name).cloned();
             walked = format!("{walked}/{}", String::from_utf8_lossy(name));
-            node = entry.ok_or_else(|| CliError::NotFound(format!("{walked} does not exist")))?;
+            node = entry.ok_or_else(|| CliError::NoPlace(format!("{walked} does not exist")))?;
         }
         Ok((path_info, node))
     }

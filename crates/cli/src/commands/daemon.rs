@@ -8,6 +8,7 @@ use granary_server::{
     grpc::{self, GrpcServices},
     http::{self, HttpOptions},
 };
+use serde::Serialize;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -36,6 +37,10 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(2);
 /// connections. SIGTERM and SIGINT stop it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Print one JSON object, on one line, when it takes connections
+    #[arg(long)]
+    json: bool,
+
     /// Read options from this TOML file; its keys are the options below, without the dashes
     /// before them
     #[arg(long, value_name = "FILE")]
@@ -64,11 +69,11 @@ pub(crate) struct Args {
     #[arg(long)]
     allow_anonymous_writes: bool,
 
-    /// Tell Nix this priority; caches with a lower one are asked first
+    /// Tell Nix this priority, 30 by default; caches with a lower one are asked first
     #[arg(long, value_name = "NUMBER")]
     priority: Option<u32>,
 
-    /// Compress what is stored from now on at this level of zstd, 1 to 19
+    /// Compress what is stored from now on at this level of zstd, 1 to 19, by default 3
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(COMPRESSION_LEVELS))]
     compression_level: Option<i32>,
 
@@ -94,6 +99,7 @@ struct Settings {
     compression_level: Option<i32>,
     log: String,
     log_format: log::Format,
+    json: bool,
 }
 
 impl Settings {
@@ -123,6 +129,7 @@ impl Settings {
                 .or(config.log)
                 .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             log_format: args.log_format.or(config.log_format).unwrap_or_default(),
+            json: args.json,
         })
     }
 }
@@ -184,20 +191,46 @@ async fn router(settings: &Settings, local: &LocalStore) -> Router {
         .fallback(grpc::fallback)
 }
 
-/// Says that the daemon is there, in one write, for people and for scripts that wait.
-fn announce(settings: &Settings, local: &LocalStore, info: &DaemonInfo) -> Result<()> {
-    let mut lines = vec![concat!("granary ", env!("CARGO_PKG_VERSION")).to_owned()];
-    lines.extend(info.listen.iter().map(|url| format!("listening on {url}")));
-    lines.push(format!("data directory {}", settings.data_dir.display()));
-    let substituter = info.listen.iter().find(|url| url.starts_with("http"));
-    if let (Some(url), Some(key)) = (substituter, local.store.public_key()) {
-        lines.extend([
-            "to use it, put these lines into nix.conf:".to_owned(),
-            format!("extra-substituters = {url}"),
-            format!("extra-trusted-public-keys = {key}"),
-        ]);
+/// What the daemon says when it is ready.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Announcement<'a> {
+    version: &'static str,
+    pid: u32,
+    listen: &'a [String],
+    data_dir: String,
+    /// For Nix; there is none if the daemon listens on Unix sockets only.
+    substituter: Option<&'a String>,
+    trusted_public_key: Option<String>,
+}
+
+impl Announcement<'_> {
+    /// For people, and for scripts that wait for the last line. Written at once.
+    fn print(&self) -> Result<()> {
+        let mut lines = vec![format!("granary {}", self.version)];
+        lines.extend(self.listen.iter().map(|url| format!("listening on {url}")));
+        lines.push(format!("data directory {}", self.data_dir));
+        if let (Some(url), Some(key)) = (self.substituter, &self.trusted_public_key) {
+            lines.extend([
+                "to use it, put these lines into nix.conf:".to_owned(),
+                format!("extra-substituters = {url}"),
+                format!("extra-trusted-public-keys = {key}"),
+            ]);
+        }
+        output::line(lines.join("\n"))
     }
-    output::line(lines.join("\n"))
+}
+
+fn announce(settings: &Settings, local: &LocalStore, info: &DaemonInfo) -> Result<()> {
+    let announcement = Announcement {
+        version: env!("CARGO_PKG_VERSION"),
+        pid: info.pid,
+        listen: &info.listen,
+        data_dir: settings.data_dir.to_string_lossy().into_owned(),
+        substituter: info.listen.iter().find(|url| url.starts_with("http")),
+        trusted_public_key: local.store.public_key().map(|key| key.to_string()),
+    };
+    if settings.json { output::json_line(&announcement) } else { announcement.print() }
 }
 
 /// Where clients on this machine reach a listener.
@@ -237,5 +270,16 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_help() {
+        assert_eq!(HttpOptions::default().priority, 30);
+        assert_eq!(granary_engine::DEFAULT_COMPRESSION_LEVEL, 3);
     }
 }

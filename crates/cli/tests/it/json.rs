@@ -1,9 +1,14 @@
 //! The JSON object of each command.
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use granary_testkit::tree::Tree;
 use serde_json::{Value, json};
 
-use crate::support::Home;
+use crate::support::{Daemon, Home};
+
+/// Made for this test with `nix-store --generate-binary-cache-key`.
+const SIGNING_KEY: &str = "test-1:NGDFtODfTMwrJf46QUY9TOfL/+l88x7Sp63Vx6B3rKKJ7LdlVuNr2VSpI2krS80aRDQw3j4gJAcLfWkrqOuzgg==";
 
 /// A home with a store that has a tree in it, and its store path.
 fn with_tree() -> (Home, String) {
@@ -22,7 +27,10 @@ fn with_tree() -> (Home, String) {
 
 /// The object that a command prints, without what depends on where the test runs.
 fn object(home: &Home, args: &[&str]) -> Value {
-    let text = home.text(args);
+    parse(home, &home.text(args))
+}
+
+fn parse(home: &Home, text: &str) -> Value {
     let place = home.path("").to_string_lossy().into_owned();
     serde_json::from_str(&text.replace(place.trim_end_matches('/'), "HOME")).expect("JSON")
 }
@@ -77,6 +85,23 @@ fn recover() {
     let mut object = object(&home, &["recover", "--json"]);
     redact(&mut object, &["segments"]);
     insta::assert_json_snapshot!(object);
+}
+
+#[test]
+fn daemon() {
+    let home = Home::new();
+    let key = home.file("key", SIGNING_KEY);
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let args = ["daemon", "--json", "--listen", "127.0.0.1:0", "--signing-key", "key"];
+    let daemon = Daemon::start(home.granary(args));
+    let [line] = &daemon.announced[..] else { panic!("{:?}", daemon.announced) };
+    let mut object = parse(&home, line);
+    redact(&mut object, &["pid"]);
+    let url = object["listen"][0].as_str().expect("a URL").to_owned();
+    assert_eq!(object["substituter"], json!(url));
+    let text = object.to_string().replace(&url, "URL");
+    insta::assert_json_snapshot!(serde_json::from_str::<Value>(&text).expect("JSON"));
+    daemon.stop();
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Daemon {
         let mut line = String::new();
         while stdout.read_line(&mut line).expect("it can be read") > 0 {
             announced.push(line.trim_end().to_owned());
-            if line.starts_with("extra-trusted-public-keys") {
+            if line.starts_with("extra-trusted-public-keys") || line.starts_with('{') {
                 return Self { child, _stdout: stdout, announced };
             }
             line.clear();
