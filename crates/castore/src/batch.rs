@@ -64,6 +64,7 @@ pub trait WriteBatch: Send {
     /// # Errors
     ///
     /// If it could not be made durable: then nothing is promised, although single objects
-    /// of the batch may be there.
+    /// of the batch may be there. While a blob is being [written](Self::write) this is
+    /// [`Error::Invalid`](crate::Error::Invalid).
     fn commit(self: Box<Self>) -> Result<()>;
 }

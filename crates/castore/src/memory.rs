@@ -152,6 +152,9 @@ impl WriteBatch for MemoryBatch {
     }
 
     fn commit(self: Box<Self>) -> Result<()> {
+        if self.open.is_some() {
+            return Err(Error::invalid("a blob is still being written in this batch"));
+        }
         let mut objects = self.store.write();
         objects.blobs.extend(self.objects.blobs);
         objects.directories.extend(self.objects.directories);

@@ -36,6 +36,9 @@ pub const MAX_VALUE_BYTES: usize = 4 << 20;
 /// Most writes in one call of [`RecordStore::write_records`].
 pub const MAX_RECORD_WRITES: usize = 10_000;
 
+/// Most bytes of keys and values in one call of [`RecordStore::write_records`].
+pub const MAX_RECORD_WRITES_BYTES: usize = 16 << 20;
+
 /// An open store: the castore traits on a data directory. Clones share it; when the last
 /// is dropped, or [`close`](Self::close) is called, the store is closed.
 #[derive(Clone)]
@@ -92,7 +95,7 @@ impl Engine {
         options: &OpenOptions<'_>,
         lock: Option<Lock>,
     ) -> Result<Self, OpenError> {
-        let open::Opened { start, report } = open::open(Arc::clone(&disk), index_dir, options)?;
+        let open::Opened { start, report } = open::open(&disk, index_dir, options)?;
         let (index, packs) = (Arc::clone(&start.index), Arc::clone(&start.packs));
         let compressors = Compressors::start(start.compression_level)?;
         let inner = Inner {
@@ -240,8 +243,10 @@ impl RecordStore for Engine {
                 writes.len()
             )));
         }
+        let mut sum_bytes = 0;
         for RecordWrite { key, value, .. } in &writes {
             let value_len = value.as_ref().map_or(0, Bytes::len);
+            sum_bytes += key.len() + value_len;
             if key.len() > MAX_KEY_BYTES || value_len > MAX_VALUE_BYTES {
                 return Err(Error::too_large(format!(
                     "a record with a key of {} and a value of {value_len} bytes: \
@@ -249,6 +254,11 @@ impl RecordStore for Engine {
                     key.len()
                 )));
             }
+        }
+        if sum_bytes > MAX_RECORD_WRITES_BYTES {
+            return Err(Error::too_large(format!(
+                "{sum_bytes} bytes of records at once: the limit is {MAX_RECORD_WRITES_BYTES}"
+            )));
         }
         self.inner.log.ask(|answer| Request::Values { writes, answer })
     }

@@ -34,10 +34,13 @@ mod engine;
 mod stats;
 
 pub use disk::{Disk, DiskError, DiskFile, DiskResult, OsDisk};
-pub use engine::{Engine, MAX_KEY_BYTES, MAX_RECORD_WRITES, MAX_VALUE_BYTES};
+pub use engine::{
+    Engine, MAX_KEY_BYTES, MAX_RECORD_WRITES, MAX_RECORD_WRITES_BYTES, MAX_VALUE_BYTES,
+};
 pub use format::FORMAT_VERSION;
 pub use open::{
-    CutTail, DEFAULT_COMPRESSION_LEVEL, Damage, OpenError, OpenOptions, OpenReport, Progress,
+    CutTail, DEFAULT_COMPRESSION_LEVEL, DEFAULT_PACK_BYTES, Damage, OpenError, OpenOptions,
+    OpenReport, Progress,
 };
 pub use packs::PackId;
 pub use stats::EngineStats;

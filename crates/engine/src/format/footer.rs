@@ -3,6 +3,7 @@
 use super::{
     checksum,
     cursor::{Cursor, Malformed, len_u32},
+    header::StoreId,
 };
 
 /// The last bytes of a sealed pack, which say where the footer begins.
@@ -17,7 +18,7 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self, store_id: StoreId) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.segment_offsets.len() * 8 + FOOTER_TAIL_BYTES);
         for offset in &self.segment_offsets {
             bytes.extend_from_slice(&offset.to_le_bytes());
@@ -25,7 +26,7 @@ impl Footer {
         let body_len = len_u32(bytes.len());
         bytes.extend_from_slice(&body_len.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
-        let sum = checksum(&[&bytes]);
+        let sum = checksum(&[&store_id.0, &bytes]);
         bytes.extend_from_slice(&sum);
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(MAGIC);
@@ -39,7 +40,7 @@ impl Footer {
     }
 
     /// Reads a whole footer.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(bytes: &[u8], store_id: StoreId) -> Result<Self, Malformed> {
         let (body, tail) = bytes
             .len()
             .checked_sub(FOOTER_TAIL_BYTES)
@@ -47,7 +48,7 @@ impl Footer {
             .ok_or(Malformed("the footer is cut off"))?;
         let mut cursor = Cursor::new(tail);
         let (body_len, _) = (cursor.u32()?, cursor.u32()?);
-        if cursor.array::<8>()? != checksum(&[body, &tail[..8]])
+        if cursor.array::<8>()? != checksum(&[&store_id.0, body, &tail[..8]])
             || cursor.array::<8>()? != [0; 8]
             || cursor.array::<8>()? != *MAGIC
             || body_len as usize != body.len()
@@ -71,32 +72,34 @@ impl Footer {
 mod tests {
     use super::*;
 
+    const STORE: StoreId = StoreId([6; 16]);
+
     #[test]
     fn is_golden() {
         let footer = Footer { segment_offsets: vec![64, 1000] };
-        let bytes = footer.encode();
+        let bytes = footer.encode(STORE);
         let mut expected = vec![64, 0, 0, 0, 0, 0, 0, 0, 232, 3, 0, 0, 0, 0, 0, 0];
         expected.extend([16, 0, 0, 0, 0, 0, 0, 0]);
-        let sum = blake3::hash(&expected);
+        let sum = blake3::hash(&[&STORE.0, expected.as_slice()].concat());
         expected.extend(&sum.as_bytes()[..8]);
         expected.extend([0; 8]);
         expected.extend(b"GRANFOOT");
         assert_eq!(bytes, expected);
-        assert_eq!(Footer::decode(&bytes), Ok(footer));
+        assert_eq!(Footer::decode(&bytes, STORE), Ok(footer));
         let tail = bytes.last_chunk().expect("longer than its tail");
         assert_eq!(Footer::footer_len(tail), Some(bytes.len()));
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let bytes = Footer { segment_offsets: vec![64, 1000] }.encode();
+        let bytes = Footer { segment_offsets: vec![64, 1000] }.encode(STORE);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Footer::decode(&damaged).is_err(), "bit {bit}");
+            assert!(Footer::decode(&damaged, STORE).is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(Footer::decode(&bytes[..len]).is_err(), "length {len}");
+            assert!(Footer::decode(&bytes[..len], STORE).is_err(), "length {len}");
         }
     }
 }

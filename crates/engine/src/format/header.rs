@@ -11,6 +11,10 @@ pub(crate) const PACK_HEADER_BYTES: usize = 64;
 const STORE_MAGIC: &[u8; 8] = b"GRANSTOR";
 const PACK_MAGIC: &[u8; 8] = b"GRANPACK";
 
+/// Identifies a store: random, and known only to who can read its data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct StoreId(pub(crate) [u8; 16]);
+
 /// Why a header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VersionProblem {
@@ -31,7 +35,7 @@ pub(crate) enum VersionProblem {
 /// The file `store`: what holds for all packs of a data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoreHeader {
-    pub(crate) store_id: [u8; 16],
+    pub(crate) store_id: StoreId,
     /// Which chunker cuts new blobs; another would make nothing unreadable, but would end
     /// deduplication against what is there.
     pub(crate) chunker: u32,
@@ -48,7 +52,7 @@ impl StoreHeader {
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.chunker.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.normaliser.to_le_bytes());
-        bytes[24..40].copy_from_slice(&self.store_id);
+        bytes[24..40].copy_from_slice(&self.store_id.0);
         bytes[40..48].copy_from_slice(&self.writer.to_le_bytes());
         seal(&mut bytes);
         bytes
@@ -58,7 +62,7 @@ impl StoreHeader {
         let mut cursor = open(bytes, *STORE_MAGIC)?;
         let mut read = || {
             let header = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
-            Ok::<_, super::Malformed>((header, cursor.array()?, cursor.u64()?))
+            Ok::<_, super::Malformed>((header, StoreId(cursor.array()?), cursor.u64()?))
         };
         let ((chunker, normaliser, _), store_id, writer) =
             read().map_err(|_| VersionProblem::Damaged)?;
@@ -71,7 +75,7 @@ impl StoreHeader {
 pub(crate) struct PackHeader {
     pub(crate) pack_id: [u8; 16],
     /// The store it belongs to.
-    pub(crate) store_id: [u8; 16],
+    pub(crate) store_id: StoreId,
 }
 
 impl PackHeader {
@@ -80,14 +84,14 @@ impl PackHeader {
         bytes[..8].copy_from_slice(PACK_MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes[12..28].copy_from_slice(&self.pack_id);
-        bytes[28..44].copy_from_slice(&self.store_id);
+        bytes[28..44].copy_from_slice(&self.store_id.0);
         seal(&mut bytes);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, VersionProblem> {
         let mut cursor = open(bytes, *PACK_MAGIC)?;
-        let mut read = || Ok::<_, super::Malformed>((cursor.array()?, cursor.array()?));
+        let mut read = || Ok::<_, super::Malformed>((cursor.array()?, StoreId(cursor.array()?)));
         let (pack_id, store_id) = read().map_err(|_| VersionProblem::Damaged)?;
         Ok(Self { pack_id, store_id })
     }
@@ -122,8 +126,12 @@ mod tests {
 
     #[test]
     fn store_header_is_golden() {
-        let header =
-            StoreHeader { store_id: [7; 16], chunker: 1, normaliser: 0, writer: 0x0102_0304 };
+        let header = StoreHeader {
+            store_id: StoreId([7; 16]),
+            chunker: 1,
+            normaliser: 0,
+            writer: 0x0102_0304,
+        };
         let bytes = header.encode();
         let mut expected = b"GRANSTOR".to_vec();
         expected.extend([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -136,7 +144,7 @@ mod tests {
 
     #[test]
     fn pack_header_is_golden() {
-        let header = PackHeader { pack_id: [1; 16], store_id: [2; 16] };
+        let header = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) };
         let bytes = header.encode();
         let mut expected = b"GRANPACK".to_vec();
         expected.extend([1, 0, 0, 0]);
@@ -149,7 +157,7 @@ mod tests {
 
     #[test]
     fn other_versions_and_damage_are_told_apart() {
-        let mut bytes = PackHeader { pack_id: [1; 16], store_id: [2; 16] }.encode();
+        let mut bytes = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) }.encode();
         bytes[8] = 2;
         assert_eq!(PackHeader::decode(&bytes), Err(VersionProblem::OtherVersion { found: 2 }));
         bytes[8] = 1;

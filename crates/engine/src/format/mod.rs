@@ -20,14 +20,14 @@ pub(crate) use frame::{
 };
 pub use header::FORMAT_VERSION;
 pub(crate) use header::{
-    PACK_HEADER_BYTES, PackHeader, STORE_HEADER_BYTES, StoreHeader, VersionProblem,
+    PACK_HEADER_BYTES, PackHeader, STORE_HEADER_BYTES, StoreHeader, StoreId, VersionProblem,
 };
 pub(crate) use record::{
     BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, FrameObjects, Object, ObjectKind, PatchedRecord,
     Place, Record, ValueRecord,
 };
 pub(crate) use segment::{
-    SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader, Stamp, check_frames,
+    MAX_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader, Stamp, check_frames,
 };
 
 /// The checksum of stored bytes: the first 8 bytes of their BLAKE3.

@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use super::{
     checksum,
     cursor::{Cursor, Malformed, len_u32},
-    frame::{self, FrameHeader, StoredFrame},
-    record::{FrameObjects, Object, Place, Record, ValueRecord},
+    frame::{self, FrameHeader, MAX_FRAME_RAW_BYTES, StoredFrame},
+    header::StoreId,
+    record::{BLOB_ENTRY_BYTES, BlobRecord, FrameObjects, Object, Place, Record, ValueRecord},
 };
 
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+
+/// No segment is longer: what is one claims to be is not read.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 256 << 20;
 
 const MAGIC: &[u8; 8] = b"GRANSEGM";
 
@@ -26,7 +30,7 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+    fn encode(&self, store_id: StoreId) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&self.stamp.epoch.to_le_bytes());
@@ -35,18 +39,22 @@ impl SegmentHeader {
         bytes[28..32].copy_from_slice(&self.frames_len.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.records_len.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.records_checksum);
-        let sum = checksum(&[&bytes[..56]]);
+        let sum = checksum(&[&store_id.0, &bytes[..56]]);
         bytes[56..].copy_from_slice(&sum);
         bytes
     }
 
     /// Reads and checks the header that `bytes` begin with.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    ///
+    /// IMPORTANT: the checksum covers the id of the store too. Recovery looks for segments
+    /// behind damage, and what lies there may be the contents of a blob: without the id,
+    /// whoever can upload could make up segments.
+    pub(crate) fn decode(bytes: &[u8], store_id: StoreId) -> Result<Self, Malformed> {
         let bytes = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(Malformed("it is cut off"))?;
         if &bytes[..8] != MAGIC {
             return Err(Malformed("no segment begins here"));
         }
-        if checksum(&[&bytes[..56]]) != bytes[56..] {
+        if checksum(&[&store_id.0, &bytes[..56]]) != bytes[56..] {
             return Err(Malformed("the checksum of the segment header is wrong"));
         }
         let mut cursor = Cursor::new(&bytes[8..]);
@@ -85,14 +93,25 @@ impl SegmentHeader {
         let mut records = Vec::new();
         while !cursor.is_empty() {
             let record = Record::decode(&mut cursor)?;
-            if let Record::Frame(frame) = &record
-                && u64::from(frame.offset) + u64::from(frame.frame_len) > u64::from(self.frames_len)
-            {
-                return Err(Malformed("a frame lies outside of its segment"));
+            if let Record::Frame(frame) = &record {
+                self.check_frame_record(frame)?;
             }
             records.push(record);
         }
         Ok(records)
+    }
+}
+
+impl SegmentHeader {
+    fn check_frame_record(&self, frame: &FrameObjects) -> Result<(), Malformed> {
+        if u64::from(frame.offset) + u64::from(frame.frame_len) > u64::from(self.frames_len) {
+            return Err(Malformed("a frame lies outside of its segment"));
+        }
+        let raw_len: u64 = frame.objects.iter().map(|object| u64::from(object.len)).sum();
+        if raw_len > MAX_FRAME_RAW_BYTES as u64 {
+            return Err(Malformed("the objects of a frame are larger than a frame"));
+        }
+        Ok(())
     }
 }
 
@@ -115,13 +134,20 @@ pub(crate) struct SegmentBuilder {
     /// Room for the header, then the frames.
     frames: Vec<u8>,
     records: Vec<Record>,
+    /// Of variable parts of the records.
+    record_bytes: usize,
     /// Where in `records` the value of a key stands.
     values: HashMap<(u8, Vec<u8>), usize>,
 }
 
 impl Default for SegmentBuilder {
     fn default() -> Self {
-        Self { frames: vec![0; SEGMENT_HEADER_BYTES], records: Vec::new(), values: HashMap::new() }
+        Self {
+            frames: vec![0; SEGMENT_HEADER_BYTES],
+            records: Vec::new(),
+            record_bytes: 0,
+            values: HashMap::new(),
+        }
     }
 }
 
@@ -130,8 +156,12 @@ impl SegmentBuilder {
         self.records.is_empty()
     }
 
-    /// Bytes in the frames so far.
-    pub(crate) fn frames_len(&self) -> usize {
+    /// Bytes in frames and records so far, about.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len() + self.record_bytes
+    }
+
+    fn frames_len(&self) -> usize {
         self.frames.len() - SEGMENT_HEADER_BYTES
     }
 
@@ -144,16 +174,19 @@ impl SegmentBuilder {
         let offset = len_u32(self.frames_len());
         self.frames.extend_from_slice(&frame.bytes);
         let frame_len = len_u32(frame.bytes.len());
+        self.record_bytes += objects.len() * size_of::<Object>();
         self.records.push(Record::Frame(FrameObjects { offset, frame_len, objects }));
     }
 
-    pub(crate) fn push_record(&mut self, record: Record) {
-        self.records.push(record);
+    pub(crate) fn push_blob(&mut self, blob: BlobRecord) {
+        self.record_bytes += blob.entries.len() * BLOB_ENTRY_BYTES;
+        self.records.push(Record::Blob(blob));
     }
 
     /// Adds a value, in the place of an earlier one of the same key: within a segment all
     /// values have the same place in the order, so there may be only one for a key.
     pub(crate) fn set_value(&mut self, value: ValueRecord) {
+        self.record_bytes += value.key.len() + value.value.as_ref().map_or(0, Vec::len);
         let at = *self.values.entry((value.kind, value.key.clone())).or_insert(self.records.len());
         if at == self.records.len() {
             self.records.push(Record::Value(value));
@@ -163,7 +196,7 @@ impl SegmentBuilder {
     }
 
     /// The bytes of the segment, and its records.
-    pub(crate) fn finish(self, stamp: Stamp) -> (Vec<u8>, Vec<Record>) {
+    pub(crate) fn finish(self, stamp: Stamp, store_id: StoreId) -> (Vec<u8>, Vec<Record>) {
         let mut encoded = Vec::new();
         for record in &self.records {
             record.encode(&mut encoded);
@@ -175,7 +208,7 @@ impl SegmentBuilder {
             records_checksum: checksum(&[&encoded]),
         };
         let mut bytes = self.frames;
-        bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode());
+        bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode(store_id));
         bytes.extend_from_slice(&encoded);
         (bytes, self.records)
     }
@@ -186,6 +219,7 @@ mod tests {
     use super::*;
     use crate::format::ObjectKind;
 
+    const STORE: StoreId = StoreId([6; 16]);
     const STAMP: Stamp = Stamp { epoch: 1, writer: 2, sequence: 3 };
 
     fn segment() -> Vec<u8> {
@@ -201,11 +235,11 @@ mod tests {
         let older = ValueRecord { value: Some(b"older".to_vec()), ..value.clone() };
         builder.set_value(older);
         builder.set_value(value);
-        builder.finish(STAMP).0
+        builder.finish(STAMP, STORE).0
     }
 
     fn check(bytes: &[u8]) -> Result<Vec<Record>, Malformed> {
-        let header = SegmentHeader::decode(bytes)?;
+        let header = SegmentHeader::decode(bytes, STORE)?;
         let records_at = usize::try_from(header.records_offset()).expect("small");
         let frames = bytes.get(SEGMENT_HEADER_BYTES..records_at);
         check_frames(frames.ok_or(Malformed("cut off"))?)?;
@@ -222,18 +256,25 @@ mod tests {
         expected.extend([0; 4]);
         assert_eq!(bytes[..40], expected);
         assert_eq!(bytes[48..56], [0; 8]);
+        let sum = blake3::hash(&[&STORE.0, &bytes[..56]].concat());
+        assert_eq!(bytes[56..64], sum.as_bytes()[..8]);
         assert_eq!(bytes.len(), 64 + 56 + 132);
     }
 
     #[test]
     fn round_trips() {
         let bytes = segment();
-        let header = SegmentHeader::decode(&bytes).expect("valid");
+        let header = SegmentHeader::decode(&bytes, STORE).expect("valid");
         assert_eq!(header.stamp, STAMP);
         assert_eq!(header.segment_len(), bytes.len() as u64);
         let records = check(&bytes).expect("valid");
         assert_eq!(records.len(), 3);
         assert!(matches!(&records[1], Record::Frame(frame) if frame.offset == 27));
+    }
+
+    #[test]
+    fn segments_of_other_stores_are_none() {
+        assert!(SegmentHeader::decode(&segment(), StoreId([7; 16])).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The index is derived, so this layout is not part of the store's format: [`State`] carries
 //! a version of its own, and an index of another version is built anew.
 
-use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, PatchedRecord, Place};
+use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, PatchedRecord, Place, StoreId};
 
 const CHUNK_TAG: u8 = b'c';
 const DIRECTORY_TAG: u8 = b'd';
@@ -194,7 +194,7 @@ pub(crate) struct Totals {
 /// What the index was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct State {
-    pub(crate) store_id: [u8; 16],
+    pub(crate) store_id: StoreId,
     pub(crate) watermark: Watermark,
     pub(crate) totals: Totals,
 }
@@ -202,7 +202,7 @@ pub(crate) struct State {
 impl State {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut value = LAYOUT_VERSION.to_le_bytes().to_vec();
-        value.extend_from_slice(&self.store_id);
+        value.extend_from_slice(&self.store_id.0);
         value.extend_from_slice(&self.watermark.pack.to_le_bytes());
         value.extend_from_slice(&self.watermark.offset.to_le_bytes());
         self.watermark.stamp.encode(&mut value);
@@ -220,7 +220,7 @@ impl State {
             return Err(Malformed("the index has another layout"));
         }
         Ok(Self {
-            store_id: cursor.array()?,
+            store_id: StoreId(cursor.array()?),
             watermark: Watermark {
                 pack: cursor.u32()?,
                 offset: cursor.u64()?,
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(PackEntry::decode(&pack.encode()), Ok(pack));
         assert_eq!(pack_handle(&pack_key(77)), Ok(77));
         let state = State {
-            store_id: [5; 16],
+            store_id: StoreId([5; 16]),
             watermark: Watermark { pack: 6, offset: 7, stamp: place },
             totals: Totals {
                 chunks: 1,

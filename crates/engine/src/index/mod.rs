@@ -13,7 +13,7 @@ mod update;
 
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use granary_castore::Error;
 
 use crate::format::{BlobRecord, Malformed, ObjectKind, Place};
@@ -66,15 +66,40 @@ impl From<fjall::Error> for IndexError {
     }
 }
 
+impl IndexError {
+    /// Whether the trouble lies with the machine or the moment, so that an index that is
+    /// built anew would fare no better.
+    pub(crate) fn is_passing(&self) -> bool {
+        use std::io::ErrorKind;
+        match self {
+            Self::Malformed(_) => false,
+            Self::Database(
+                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)),
+            ) => !matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof
+                    | ErrorKind::InvalidData
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::NotFound
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::AlreadyExists
+            ),
+            Self::Database(error) => {
+                matches!(error, fjall::Error::Poisoned | fjall::Error::Locked)
+            }
+        }
+    }
+}
+
 impl From<IndexError> for Error {
     fn from(error: IndexError) -> Self {
-        match error {
-            IndexError::Malformed(_) => Self::corrupt(
-                "the index is damaged; `granary recover` builds it anew from the packs",
-            ),
-            IndexError::Database(_) => Self::unavailable("cannot use the index"),
+        if error.is_passing() {
+            Self::unavailable("cannot use the index").because(error)
+        } else {
+            Self::corrupt("the index is damaged; `granary recover` builds it anew from the packs")
+                .because(error)
         }
-        .because(error)
     }
 }
 
@@ -101,7 +126,7 @@ impl Index {
     /// All packs it knows, by handle.
     pub(crate) fn packs(&self) -> Result<Vec<(u32, PackEntry)>, IndexError> {
         let mut packs = Vec::new();
-        for guard in self.keyspace.prefix([entry::PACK_TAG]) {
+        for guard in self.database.snapshot().prefix(&self.keyspace, [entry::PACK_TAG]) {
             let (key, value) = guard.into_inner()?;
             packs.push((entry::pack_handle(&key)?, PackEntry::decode(&value)?));
         }
@@ -119,7 +144,7 @@ impl Index {
 
     /// Whether it knows an object.
     pub(crate) fn contains(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<bool, IndexError> {
-        Ok(self.keyspace.contains_key(entry::object_key(kind, digest))?)
+        self.contains_key(&entry::object_key(kind, digest))
     }
 
     /// The pieces of a blob of several chunks.
@@ -129,7 +154,7 @@ impl Index {
 
     /// Whether it knows a blob of several chunks.
     pub(crate) fn contains_blob(&self, digest: &[u8; 32]) -> Result<bool, IndexError> {
-        Ok(self.keyspace.contains_key(entry::blob_key(digest))?)
+        self.contains_key(&entry::blob_key(digest))
     }
 
     /// The newest value of a key, or its tombstone, and its place in the order.
@@ -151,7 +176,7 @@ impl Index {
         }
         let prefix = entry::value_key(kind, &[]);
         let mut found = Vec::new();
-        for guard in self.keyspace.range(start..) {
+        for guard in self.database.snapshot().range(&self.keyspace, start..) {
             let (key, value) = guard.into_inner()?;
             let Some(key) = key.strip_prefix(prefix.as_slice()) else { break };
             if found.len() == limit {
@@ -179,12 +204,19 @@ impl Index {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
 
+    // IMPORTANT: every read is of a snapshot. Reads of the keyspace itself see a batch while
+    // it is being applied.
+
+    fn contains_key(&self, key: &[u8]) -> Result<bool, IndexError> {
+        Ok(self.database.snapshot().contains_key(&self.keyspace, key)?)
+    }
+
     fn get<T>(
         &self,
         key: &[u8],
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Option<T>, IndexError> {
-        let value = self.keyspace.get(key)?;
+        let value = self.database.snapshot().get(&self.keyspace, key)?;
         Ok(value.map(|value| decode(&value)).transpose()?)
     }
 }

@@ -51,7 +51,7 @@ impl Update {
                 }
                 Record::Patched(patched) => {
                     let key = entry::object_key(ObjectKind::Chunk, &patched.digest);
-                    if novelty == Novelty::New || !index.keyspace.contains_key(key)? {
+                    if novelty == Novelty::New || !index.contains_key(&key)? {
                         totals.chunks += 1;
                         self.put(&key, Located::Patched(patched.clone()).encode());
                     }
@@ -92,7 +92,7 @@ impl Update {
             }
             let key = entry::object_key(object.kind, &object.digest);
             // The first place wins, as it does while writing.
-            if novelty == Novelty::Unknown && index.keyspace.contains_key(key)? {
+            if novelty == Novelty::Unknown && index.contains_key(&key)? {
                 continue;
             }
             match object.kind {

@@ -13,7 +13,8 @@
 //!   whoever sees it there may refer to it: its frame lies before any later request.
 //! - After a failed sync nothing is written until the store is opened anew: what the
 //!   kernel then holds of the file is unknown. After a failed write the lost segment is cut
-//!   off, and every batch that may have relied on it fails to commit.
+//!   off, nothing more is taken from the batches that may have relied on it, and they fail to
+//!   commit.
 
 mod pending;
 mod request;
@@ -21,6 +22,6 @@ mod tail;
 mod thread;
 
 pub(crate) use pending::PendingKey;
-pub(crate) use request::{LooseObject, Request};
+pub(crate) use request::{LooseObject, Part, Request};
 pub(crate) use tail::Tail;
 pub(crate) use thread::{Log, LogStart, MAX_FRAME_GROUP_BYTES};

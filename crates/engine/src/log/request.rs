@@ -14,15 +14,24 @@ pub(crate) struct LooseObject {
     pub(crate) bytes: Bytes,
 }
 
+/// What a batch has for the log.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// A frame that is ready.
+    Frame { frame: StoredFrame, objects: Vec<Object> },
+    /// Objects for a shared frame.
+    Loose(Vec<LooseObject>),
+    /// A blob's list of chunks.
+    Blob(BlobRecord),
+}
+
 /// A request to the log.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Append a frame that is ready.
-    Frame { frame: StoredFrame, objects: Vec<Object> },
-    /// Append objects in a shared frame.
-    Loose(Vec<LooseObject>),
-    /// Append a blob's list of chunks.
-    Blob(BlobRecord),
+    /// Append a part of a batch that began when the count of lost segments was `losses`. It
+    /// is left out if one was lost since, for it may refer to what was lost; the batch's
+    /// commit fails then.
+    Append { losses: u64, part: Part },
     /// Append values, make everything so far durable, and answer.
     Values { writes: Vec<RecordWrite>, answer: SyncSender<Result<()>> },
     /// Make everything so far durable, and answer; with an error if a segment was lost

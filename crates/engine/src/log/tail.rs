@@ -6,12 +6,9 @@ use granary_castore::Result;
 
 use crate::{
     disk::{Disk, DiskFile, DiskResult},
-    format::{Footer, PACK_HEADER_BYTES, PackHeader},
+    format::{Footer, PACK_HEADER_BYTES, PackHeader, StoreId},
     packs::{PACKS_DIR, PackId},
 };
-
-/// A pack that has reached this length is sealed. The last segment may pass it.
-pub(crate) const PACK_BYTES: u64 = 64 << 20;
 
 /// An unsealed pack, and where its valid bytes end.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ pub(crate) struct Tail {
 impl Tail {
     /// Makes a new pack. Its name and header are durable before anything is appended, so
     /// that a pack with segments and without a header is damage, never a crash.
-    pub(crate) fn create(disk: &dyn Disk, store_id: [u8; 16], handle: u32) -> Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, store_id: StoreId, handle: u32) -> Result<Self> {
         let id = PackId::random()?;
         let name = id.file_name();
         let file = disk.create(&name)?;
@@ -61,10 +58,6 @@ impl Tail {
         self.len
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.len >= PACK_BYTES
-    }
-
     /// Appends a segment, without a sync, and returns where it begins. If that fails, the
     /// pack ends where it ended before.
     pub(crate) fn append(&mut self, segment: &[u8]) -> DiskResult<u64> {
@@ -83,15 +76,11 @@ impl Tail {
         self.file.sync()
     }
 
-    /// Writes the footer. The segments must be synced. If that fails, the pack is
-    /// unsealed as before.
-    pub(crate) fn seal(&mut self) -> DiskResult<()> {
-        let footer = Footer { segment_offsets: self.segment_offsets.clone() }.encode();
-        if let Err(error) = self.file.write_at(&footer, self.len) {
-            self.cut();
-            return Err(error);
-        }
-        self.file.sync()
+    /// Writes the footer, without a sync. The segments must be synced. If that fails, the
+    /// pack is unsealed as before.
+    pub(crate) fn write_footer(&self, store_id: StoreId) -> DiskResult<()> {
+        let footer = Footer { segment_offsets: self.segment_offsets.clone() }.encode(store_id);
+        self.file.write_at(&footer, self.len).inspect_err(|_| self.cut())
     }
 
     /// Removes what a failed write may have left. If that fails too, the next append

@@ -13,14 +13,14 @@ use granary_castore::{Error, RecordWrite, Result};
 
 use super::{
     pending::{Pending, PendingKey},
-    request::{LooseObject, Request},
+    request::{LooseObject, Part, Request},
     tail::Tail,
 };
 use crate::{
     disk::Disk,
     format::{
-        BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind, Place, Record, SegmentBuilder,
-        StoredFrame, ValueRecord,
+        BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind, Place, SegmentBuilder, StoredFrame,
+        ValueRecord,
     },
     index::{Index, Novelty, PackEntry, State, Update, Watermark},
     packs::Packs,
@@ -29,7 +29,7 @@ use crate::{
 /// Requests that may wait in the queue. Each carries at most a frame.
 const QUEUE_REQUESTS: usize = 64;
 
-/// Bytes of frames at which a segment is closed although nobody waits for it.
+/// Bytes of frames and records at which a segment is closed although nobody waits for it.
 const SEGMENT_BYTES: usize = 8 << 20;
 
 /// Records at which a segment is closed although nobody waits for it.
@@ -51,6 +51,8 @@ pub(crate) struct LogStart {
     pub(crate) epoch: u32,
     pub(crate) writer: u64,
     pub(crate) compression_level: i32,
+    /// Length at which a pack is sealed.
+    pub(crate) pack_bytes: u64,
 }
 
 /// The log of an open store. Dropping it ends the thread after what was sent is durable.
@@ -58,7 +60,14 @@ pub(crate) struct LogStart {
 pub(crate) struct Log {
     sender: SyncSender<Request>,
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Thread>,
+}
+
+#[derive(Debug)]
+enum Thread {
+    Running(JoinHandle<()>),
+    /// How its end went, for whoever closes again.
+    Ended(Result<()>),
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +87,7 @@ impl Log {
             .name("granary-log".to_owned())
             .spawn(move || thread.run(&receiver))
             .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))?;
-        Ok(Self { sender, shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { sender, shared, thread: Mutex::new(Thread::Running(thread)) })
     }
 
     pub(crate) fn pending(&self) -> &Pending {
@@ -107,11 +116,19 @@ impl Log {
 
     /// Makes what was sent durable and ends the thread. Later requests fail.
     pub(crate) fn close(&self) -> Result<()> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return Ok(()) };
+        // Held until the thread has ended: nobody hears that it has before it has.
+        let mut state = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Thread::Ended(result) = &*state {
+            return result.clone();
+        }
         let result = self.ask(|answer| Request::Close { answer });
-        if thread.join().is_err() {
-            return Err(Error::unavailable("the log thread panicked"));
+        let ended = std::mem::replace(&mut *state, Thread::Ended(result.clone()));
+        if let Thread::Running(thread) = ended
+            && thread.join().is_err()
+        {
+            let result = Err(Error::unavailable("the log thread panicked"));
+            *state = Thread::Ended(result.clone());
+            return result;
         }
         result
     }
@@ -141,6 +158,7 @@ struct Appender {
     state: State,
     epoch: u32,
     writer: u64,
+    pack_bytes: u64,
     compressor: zstd::bulk::Compressor<'static>,
 
     segment: SegmentBuilder,
@@ -173,6 +191,7 @@ impl Appender {
             state: start.state,
             epoch: start.epoch,
             writer: start.writer,
+            pack_bytes: start.pack_bytes,
             compressor,
             segment: SegmentBuilder::default(),
             loose: Vec::new(),
@@ -208,7 +227,7 @@ impl Appender {
                 return self.commit();
             }
             self.take(request);
-            if self.segment.frames_len() + self.loose_bytes >= SEGMENT_BYTES
+            if self.segment.len() + self.loose_bytes >= SEGMENT_BYTES
                 || self.segment.record_count() >= SEGMENT_RECORDS
             {
                 // IMPORTANT: each segment is synced before the next is written. Were two
@@ -224,19 +243,31 @@ impl Appender {
             return refuse(request, poison);
         }
         match request {
-            Request::Frame { frame, objects } => self.take_frame(&frame, objects),
-            Request::Loose(objects) => {
-                for object in objects {
-                    self.take_loose(object);
+            Request::Append { losses, part } => {
+                // IMPORTANT: a blob whose chunk was lost must not become visible, even
+                // though its batch will fail: the next batch would take it for stored.
+                if losses == self.shared.losses.load(Ordering::Acquire) {
+                    self.take_part(part);
                 }
             }
-            Request::Blob(blob) => self.take_blob(blob),
             Request::Values { writes, answer } => {
                 self.take_values(writes);
                 self.waiting.push((self.shared.losses.load(Ordering::Acquire), answer));
             }
             Request::Commit { losses, answer } => self.waiting.push((losses, answer)),
             Request::Barrier { answer } | Request::Close { answer } => reply(&answer, Ok(())),
+        }
+    }
+
+    fn take_part(&mut self, part: Part) {
+        match part {
+            Part::Frame { frame, objects } => self.take_frame(&frame, objects),
+            Part::Loose(objects) => {
+                for object in objects {
+                    self.take_loose(object);
+                }
+            }
+            Part::Blob(blob) => self.take_blob(blob),
         }
     }
 
@@ -283,7 +314,7 @@ impl Appender {
 
     fn take_blob(&mut self, blob: BlobRecord) {
         if self.is_new(PendingKey::Blob(blob.digest)) {
-            self.segment.push_record(Record::Blob(blob));
+            self.segment.push_blob(blob);
         }
     }
 
@@ -298,7 +329,8 @@ impl Appender {
 
     /// The place of the segment being put together.
     fn next_place(&self) -> Place {
-        let sequence = self.state.watermark.stamp.sequence + 1;
+        // Opening made sure that there are numbers left.
+        let sequence = self.state.watermark.stamp.sequence.saturating_add(1);
         Place { epoch: self.epoch, writer: self.writer, sequence }
     }
 
@@ -330,8 +362,10 @@ impl Appender {
             Ok(()) => self.unsynced_keys.extend(keys),
             Err(error) => {
                 tracing::error!(error = %granary_castore::Chain(&error), "a write was lost");
-                self.shared.losses.fetch_add(1, Ordering::AcqRel);
+                // IMPORTANT: in this order. A batch that begins now must either not see the
+                // lost objects any more, or fail for having begun before the loss.
                 self.shared.pending.remove(keys);
+                self.shared.losses.fetch_add(1, Ordering::AcqRel);
                 for (_, answer) in self.waiting.drain(..) {
                     reply(&answer, Err(error.clone()));
                 }
@@ -340,11 +374,11 @@ impl Appender {
     }
 
     fn append(&mut self, segment: SegmentBuilder) -> Result<()> {
-        if self.tail.as_ref().is_some_and(Tail::is_full) {
+        if self.tail.as_ref().is_some_and(|tail| tail.len() >= self.pack_bytes) {
             self.seal()?;
         }
         let stamp = self.next_place();
-        let (bytes, records) = segment.finish(stamp);
+        let (bytes, records) = segment.finish(stamp, self.state.store_id);
         if self.tail.is_none() {
             self.tail = Some(self.create_pack()?);
         }
@@ -370,9 +404,12 @@ impl Appender {
     /// Seals the full pack; everything in it is made durable first.
     fn seal(&mut self) -> Result<()> {
         self.sync()?;
-        if let Some(tail) = &mut self.tail {
-            tail.seal()?;
-            self.update.set_pack(tail.handle, PackEntry { id: tail.id.0, sealed: true });
+        if let Some(tail) = &self.tail {
+            tail.write_footer(self.state.store_id)?;
+            let (handle, id) = (tail.handle, tail.id);
+            self.is_unsynced = true;
+            self.update.set_pack(handle, PackEntry { id: id.0, sealed: true });
+            self.sync()?;
             self.tail = None;
         }
         Ok(())
@@ -439,8 +476,8 @@ fn refuse(request: Request, poison: &Error) {
         | Request::Commit { answer, .. }
         | Request::Barrier { answer }
         | Request::Close { answer } => reply(&answer, Err(poison.clone())),
-        // These have no answer of their own: the commit behind them gets it.
-        Request::Frame { .. } | Request::Loose(_) | Request::Blob(_) => {}
+        // It has no answer of its own: the commit behind it gets it.
+        Request::Append { .. } => {}
     }
 }
 

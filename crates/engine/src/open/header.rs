@@ -6,7 +6,7 @@ use super::OpenError;
 use crate::{
     chunker::CHUNKER_ID,
     disk::{Disk, read_range},
-    format::{STORE_HEADER_BYTES, StoreHeader, VersionProblem},
+    format::{STORE_HEADER_BYTES, StoreHeader, StoreId, VersionProblem},
     packs::{PACKS_DIR, PackId},
 };
 
@@ -51,7 +51,7 @@ fn create(disk: &dyn Disk) -> Result<StoreHeader, OpenError> {
         .map_err(|cause| Error::unavailable("cannot get random bits").because(cause))?;
     let (store_id, writer) = random.split_at(16);
     let header = StoreHeader {
-        store_id: store_id.try_into().expect("16 bytes were split off"),
+        store_id: StoreId(store_id.try_into().expect("16 bytes were split off")),
         chunker: CHUNKER_ID,
         normaliser: NORMALISER_ID,
         writer: u64::from_le_bytes(writer.try_into().expect("8 of 24 bytes are left")),

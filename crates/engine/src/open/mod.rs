@@ -10,13 +10,14 @@ mod replay;
 
 use std::{path::Path, sync::Arc};
 
-use granary_castore::{Error, Result};
+use granary_castore::{Chain, Error, Result};
 
 pub(crate) use lock::Lock;
 pub use report::{CutTail, Damage, OpenError, OpenReport, Progress};
 
 use crate::{
     disk::Disk,
+    format::{StoreHeader, StoreId},
     index::{Index, IndexError, State},
     log::LogStart,
     packs::{PACKS_DIR, Packs},
@@ -28,10 +29,15 @@ pub(crate) const SET_ASIDE_DIR: &str = "set-aside";
 /// The level at which frames are compressed, unless told otherwise.
 pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
 
+/// The length at which a pack is sealed, unless told otherwise.
+pub const DEFAULT_PACK_BYTES: u64 = 64 << 20;
+
 /// How to open a store.
 pub struct OpenOptions<'a> {
     /// zstd's level for new frames.
     pub compression_level: i32,
+    /// A pack that has reached this length is sealed; its last segment may pass it.
+    pub pack_bytes: u64,
     /// Build the index anew, whatever there is of it.
     pub rebuild_index: bool,
     /// Is told how far replay or rebuilding has come.
@@ -40,7 +46,12 @@ pub struct OpenOptions<'a> {
 
 impl Default for OpenOptions<'_> {
     fn default() -> Self {
-        Self { compression_level: DEFAULT_COMPRESSION_LEVEL, rebuild_index: false, progress: None }
+        Self {
+            compression_level: DEFAULT_COMPRESSION_LEVEL,
+            pack_bytes: DEFAULT_PACK_BYTES,
+            rebuild_index: false,
+            progress: None,
+        }
     }
 }
 
@@ -51,18 +62,35 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     index_dir: &Path,
     options: &OpenOptions<'_>,
 ) -> Result<Opened, OpenError> {
     disk.create_dir(PACKS_DIR).map_err(Error::from)?;
-    let header = header::read_or_create(&*disk)?;
+    let header = header::read_or_create(&**disk)?;
+    let first = open_with(disk, &header, index_dir, options, options.rebuild_index);
+    match first {
+        // Damage that shows only while the index is used; the packs have everything.
+        Err(OpenError::Failed(error @ Error::Corrupt(_))) if !options.rebuild_index => {
+            tracing::warn!(error = %Chain(&error), "the index is broken");
+            open_with(disk, &header, index_dir, options, true)
+        }
+        first => first,
+    }
+}
+
+fn open_with(
+    disk: &Arc<dyn Disk>,
+    header: &StoreHeader,
+    index_dir: &Path,
+    options: &OpenOptions<'_>,
+    rebuild_index: bool,
+) -> Result<Opened, OpenError> {
     let mut report = OpenReport::default();
-    let (index, state) = open_index(index_dir, header.store_id, options, &mut report)?;
-    let index = Arc::new(index);
-    let packs = Arc::new(Packs::new(Arc::clone(&disk)));
+    let (index, state) = open_index(index_dir, header.store_id, rebuild_index, &mut report)?;
+    let packs = Arc::new(Packs::new(Arc::clone(disk)));
     let mut replay = replay::Replay {
-        disk: &*disk,
+        disk: &**disk,
         index: &index,
         packs: &packs,
         store_id: header.store_id,
@@ -73,16 +101,19 @@ pub(crate) fn open(
     let (tail, next_handle) = replay.run()?;
     let state = replay.state;
     report.log();
+    let last = state.watermark.stamp;
+    let epoch = last.epoch.checked_add(1).filter(|_| last.sequence < u64::MAX / 2);
     let start = LogStart {
-        disk,
-        index,
+        disk: Arc::clone(disk),
+        index: Arc::new(index),
         packs,
         tail,
         next_handle,
         state,
-        epoch: state.watermark.stamp.epoch + 1,
+        epoch: epoch.ok_or_else(|| Error::corrupt("the numbers of segments are used up"))?,
         writer: header.writer,
         compression_level: options.compression_level,
+        pack_bytes: options.pack_bytes,
     };
     Ok(Opened { start, report })
 }
@@ -90,22 +121,22 @@ pub(crate) fn open(
 /// Opens the index, or an empty one in its place if it is broken, foreign or unwanted.
 fn open_index(
     dir: &Path,
-    store_id: [u8; 16],
-    options: &OpenOptions<'_>,
+    store_id: StoreId,
+    rebuild_index: bool,
     report: &mut OpenReport,
 ) -> Result<(Index, Option<State>), OpenError> {
     let existed = dir.exists();
-    if !options.rebuild_index {
+    if !rebuild_index {
         match try_open_index(dir, store_id) {
             Ok((index, state)) => {
                 report.rebuilt_index = state.is_none() && !existed;
                 return Ok((index, state));
             }
             Err(problem) => {
-                if is_environment(&problem) {
+                if problem.is_passing() {
                     return Err(Error::from(problem).into());
                 }
-                tracing::warn!(error = %granary_castore::Chain(&problem), "the index is broken");
+                tracing::warn!(error = %Chain(&problem), "the index is broken");
             }
         }
     }
@@ -119,7 +150,7 @@ fn open_index(
     Ok((index, state))
 }
 
-fn try_open_index(dir: &Path, store_id: [u8; 16]) -> Result<(Index, Option<State>), IndexError> {
+fn try_open_index(dir: &Path, store_id: StoreId) -> Result<(Index, Option<State>), IndexError> {
     let index = Index::open(dir)?;
     let state = index.state()?;
     if state.is_some_and(|state| state.store_id != store_id) {
@@ -128,27 +159,4 @@ fn try_open_index(dir: &Path, store_id: [u8; 16]) -> Result<(Index, Option<State
         )));
     }
     Ok((index, state))
-}
-
-/// Whether the trouble lies with the machine, so that a new index would fare no better.
-fn is_environment(problem: &IndexError) -> bool {
-    use std::io::ErrorKind;
-    let IndexError::Database(
-        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)),
-    ) = problem
-    else {
-        return false;
-    };
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied
-            | ErrorKind::StorageFull
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::OutOfMemory
-            | ErrorKind::QuotaExceeded
-    ) || error.raw_os_error().is_some_and(|code| {
-        // Too many open files, for the process or for the machine.
-        code == rustix::io::Errno::MFILE.raw_os_error()
-            || code == rustix::io::Errno::NFILE.raw_os_error()
-    })
 }

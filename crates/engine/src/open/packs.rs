@@ -1,19 +1,19 @@
 //! The packs that lie in the data directory, and whether they belong there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use granary_castore::{Error, Result};
 
 use super::{OpenError, SET_ASIDE_DIR};
 use crate::{
     disk::{Disk, DiskFile, read_range},
-    format::{PACK_HEADER_BYTES, PackHeader, SegmentHeader, Stamp, VersionProblem},
+    format::{PACK_HEADER_BYTES, PackHeader, SegmentHeader, Stamp, StoreId, VersionProblem},
     packs::{PACKS_DIR, PackId},
 };
 
-/// A pack that was found.
+/// A pack that was found. It is not kept open: there may be more packs than a process may
+/// open files.
 pub(super) struct FoundPack {
-    pub(super) file: Arc<dyn DiskFile>,
     pub(super) len: u64,
     /// What is wrong with its header, if anything.
     pub(super) header_problem: Option<String>,
@@ -21,10 +21,17 @@ pub(super) struct FoundPack {
     pub(super) first_stamp: Option<Stamp>,
 }
 
+impl FoundPack {
+    /// Whether it is a pack that was made and got nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.header_problem.is_none() && self.len <= PACK_HEADER_BYTES as u64
+    }
+}
+
 /// Finds all packs.
 pub(super) fn find(
     disk: &dyn Disk,
-    store_id: [u8; 16],
+    store_id: StoreId,
 ) -> Result<HashMap<PackId, FoundPack>, OpenError> {
     let mut found = HashMap::new();
     for name in disk.list(PACKS_DIR).map_err(Error::from)? {
@@ -33,18 +40,14 @@ pub(super) fn find(
             continue;
         };
         let Some(file) = disk.open(&id.file_name()).map_err(Error::from)? else { continue };
-        found.insert(id, examine(id, file, store_id)?);
+        found.insert(id, examine(id, &*file, store_id)?);
     }
     Ok(found)
 }
 
-fn examine(
-    id: PackId,
-    file: Arc<dyn DiskFile>,
-    store_id: [u8; 16],
-) -> Result<FoundPack, OpenError> {
+fn examine(id: PackId, file: &dyn DiskFile, store_id: StoreId) -> Result<FoundPack, OpenError> {
     let len = file.len().map_err(Error::from)?;
-    let bytes = read_range(&*file, 0, 2 * PACK_HEADER_BYTES).map_err(Error::from)?;
+    let bytes = read_range(file, 0, 2 * PACK_HEADER_BYTES).map_err(Error::from)?;
     let incompatible = |problem: String| OpenError::Incompatible { file: id.file_name(), problem };
     let header_problem = match PackHeader::decode(&bytes) {
         Ok(header) if header.store_id != store_id => {
@@ -61,18 +64,30 @@ fn examine(
     };
     let first_stamp = bytes
         .get(PACK_HEADER_BYTES..)
-        .and_then(|bytes| SegmentHeader::decode(bytes).ok())
+        .and_then(|bytes| SegmentHeader::decode(bytes, store_id).ok())
         .map(|header| header.stamp);
-    Ok(FoundPack { file, len, header_problem, first_stamp })
+    Ok(FoundPack { len, header_problem, first_stamp })
+}
+
+/// Removes a pack that has nothing in it.
+pub(super) fn remove_empty(disk: &dyn Disk, id: PackId) -> Result<()> {
+    disk.remove(&id.file_name())?;
+    Ok(disk.sync_dir(PACKS_DIR)?)
 }
 
 /// Moves a whole pack out of the way.
 pub(super) fn set_aside(disk: &dyn Disk, id: PackId) -> Result<String> {
-    disk.create_dir(SET_ASIDE_DIR)?;
+    make_set_aside_dir(disk)?;
     let kept_in = format!("{SET_ASIDE_DIR}/{id}.pack");
     disk.rename(&id.file_name(), &kept_in)?;
+    disk.sync_dir(SET_ASIDE_DIR)?;
     disk.sync_dir(PACKS_DIR)?;
     Ok(kept_in)
+}
+
+fn make_set_aside_dir(disk: &dyn Disk) -> Result<()> {
+    disk.create_dir(SET_ASIDE_DIR)?;
+    Ok(disk.sync_dir("")?)
 }
 
 /// Copies the end of a pack out of the way, durably, and cuts it off.
@@ -85,7 +100,7 @@ pub(super) fn cut_tail(
 ) -> Result<String> {
     /// Bytes copied at a time.
     const COPY_BYTES: usize = 1 << 20;
-    disk.create_dir(SET_ASIDE_DIR)?;
+    make_set_aside_dir(disk)?;
     let kept_in = format!("{SET_ASIDE_DIR}/{id}-{offset}.tail");
     if disk.open(&kept_in)?.is_some() {
         disk.remove(&kept_in)?;

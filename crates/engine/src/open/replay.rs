@@ -13,11 +13,11 @@ use granary_castore::{Error, Result};
 use super::{
     CutTail, Damage, OpenError, OpenReport, Progress,
     packs::{self, FoundPack},
-    scan::{self, ScanEnd},
+    scan::{ScanEnd, Scanner},
 };
 use crate::{
-    disk::Disk,
-    format::{PACK_HEADER_BYTES, Record, SegmentHeader},
+    disk::{Disk, DiskFile},
+    format::{PACK_HEADER_BYTES, Record, SegmentHeader, StoreId},
     index::{Index, Novelty, PackEntry, State, Update, Watermark},
     log::Tail,
     packs::{PackId, Packs},
@@ -27,7 +27,7 @@ pub(super) struct Replay<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) index: &'a Index,
     pub(super) packs: &'a Packs,
-    pub(super) store_id: [u8; 16],
+    pub(super) store_id: StoreId,
     pub(super) state: State,
     pub(super) report: &'a mut OpenReport,
     pub(super) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
@@ -47,10 +47,11 @@ impl Replay<'_> {
     pub(super) fn run(&mut self) -> Result<(Option<Tail>, u32), OpenError> {
         let mut found = packs::find(self.disk, self.store_id)?;
         let known = self.index.packs().map_err(Error::from)?;
-        let mut next_handle = known.iter().map(|(handle, _)| handle + 1).max().unwrap_or(0);
+        let mut next_handle =
+            known.iter().map(|(handle, _)| handle.saturating_add(1)).max().unwrap_or(0);
         let mut candidates = self.known_packs(known, &mut found);
         candidates.extend(self.unknown_packs(found, &mut next_handle)?);
-        // Oldest first. A pack without a first segment has nothing, or was just begun.
+        // Oldest first. A pack without a first segment was just begun.
         candidates.sort_by_key(|candidate| {
             let first_stamp = candidate.pack.first_stamp;
             (first_stamp.is_none(), first_stamp, candidate.id)
@@ -101,8 +102,13 @@ impl Replay<'_> {
     ) -> Result<Vec<Candidate>> {
         let mut candidates = Vec::new();
         for (id, pack) in found {
-            // A crash while a pack was made leaves a name and perhaps half a header.
-            if pack.header_problem.is_some() && !scan::has_segments(&*pack.file)? {
+            // A crash while a pack was made leaves a name and perhaps half a header, or a
+            // header and nothing else.
+            if pack.is_empty() {
+                packs::remove_empty(self.disk, id)?;
+                continue;
+            }
+            if pack.header_problem.is_some() && !self.has_segments(id)? {
                 let kept_in = packs::set_aside(self.disk, id)?;
                 let len = pack.len;
                 self.report.cut_tails.push(CutTail { pack: id, offset: 0, len, kept_in });
@@ -112,22 +118,32 @@ impl Replay<'_> {
                 self.damaged(id, 0, problem);
             }
             let handle = *next_handle;
-            *next_handle += 1;
+            *next_handle = handle
+                .checked_add(1)
+                .ok_or_else(|| Error::corrupt("the index has no numbers left for packs"))?;
             self.packs.add(handle, id);
             candidates.push(Candidate { handle, id, pack, from: PACK_HEADER_BYTES as u64 });
         }
         Ok(candidates)
     }
 
+    fn has_segments(&self, id: PackId) -> Result<bool> {
+        let Some(file) = self.disk.open(&id.file_name())? else { return Ok(false) };
+        Scanner::new(&*file, self.store_id)?.has_segments()
+    }
+
     fn replay(&mut self, candidates: Vec<Candidate>) -> Result<Option<Tail>, OpenError> {
         let total_bytes = candidates.iter().map(|candidate| candidate.pack.len).sum();
         let mut done_bytes = 0;
         let mut tail = None;
-        let newest = candidates.len().checked_sub(1);
+        // Packs that were begun and got nothing are newer, but prove nothing.
+        let newest = candidates
+            .iter()
+            .rposition(|candidate| candidate.pack.first_stamp.is_some())
+            .unwrap_or(0);
         for (position, candidate) in candidates.into_iter().enumerate() {
             let pack_len = candidate.pack.len;
-            let is_newest = Some(position) == newest;
-            tail = self.replay_pack(candidate, is_newest)?;
+            tail = self.replay_pack(candidate, position >= newest)?.or(tail);
             done_bytes += pack_len;
             if let Some(progress) = self.progress {
                 progress(Progress { done_bytes, total_bytes });
@@ -139,34 +155,39 @@ impl Replay<'_> {
     /// Replays one pack. Returns it if it can be appended to.
     fn replay_pack(&mut self, candidate: Candidate, is_newest: bool) -> Result<Option<Tail>> {
         let Candidate { handle, id, pack, from } = candidate;
+        let Some(file) = self.disk.open(&id.file_name())? else {
+            self.damaged(id, 0, "the pack is missing");
+            return Ok(None);
+        };
+        // IMPORTANT: a process that was killed may have written without a sync. What is
+        // indexed counts as durable from then on, so it must be.
+        file.sync()?;
+        let scanner = Scanner::new(&*file, self.store_id)?;
         let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
             self.apply(handle, id, offset, header, &records)
         };
         let whole = from == PACK_HEADER_BYTES as u64;
-        let by_footer = if whole { scan::scan_by_footer(&*pack.file, on_segment)? } else { None };
-        let end = if let Some(end) = by_footer {
-            end
-        } else {
-            scan::scan(&*pack.file, from, on_segment)?
-        };
+        let by_footer = if whole { scanner.scan_by_footer(on_segment)? } else { None };
+        let end = if let Some(end) = by_footer { end } else { scanner.scan(from, on_segment)? };
         for (offset, problem) in &end.damage {
             self.damaged(id, *offset, &problem.to_string());
         }
         let was_damaged = !end.damage.is_empty() || pack.header_problem.is_some();
         if let Some(problem) = end.torn {
-            // With a damaged part before it, or a newer pack, this was no crash.
-            if !is_newest || was_damaged {
+            // With a damaged part before it, a footer behind it, or a newer pack, this was
+            // no crash.
+            if !is_newest || was_damaged || end.is_sealed {
                 self.damaged(id, end.end, &problem.to_string());
                 self.set_pack(handle, id, true)?;
                 return Ok(None);
             }
-            let len = pack.len - end.end;
-            let kept_in = packs::cut_tail(self.disk, id, &*pack.file, end.end, len)?;
+            let len = pack.len.saturating_sub(end.end);
+            let kept_in = packs::cut_tail(self.disk, id, &*file, end.end, len)?;
             self.report.cut_tails.push(CutTail { pack: id, offset: end.end, len, kept_in });
         }
-        let sealed = end.sealed || was_damaged || !is_newest;
-        self.set_pack(handle, id, sealed)?;
-        if sealed { Ok(None) } else { resume(handle, id, &pack, from, end) }
+        let is_sealed = end.is_sealed || was_damaged || !is_newest;
+        self.set_pack(handle, id, is_sealed)?;
+        if is_sealed { Ok(None) } else { resume(handle, id, &file, &scanner, from, end) }
     }
 
     fn apply(
@@ -207,15 +228,15 @@ impl Replay<'_> {
 fn resume(
     handle: u32,
     id: PackId,
-    pack: &FoundPack,
+    file: &Arc<dyn DiskFile>,
+    scanner: &Scanner<'_>,
     from: u64,
     end: ScanEnd,
 ) -> Result<Option<Tail>> {
-    let before = scan::segment_offsets(&*pack.file, PACK_HEADER_BYTES as u64, from)?;
-    let Some(mut offsets) = before else {
+    let Some(mut offsets) = scanner.segment_offsets(from)? else {
         tracing::warn!(pack = %id, "the pack has unreadable segment headers; it is left as it is");
         return Ok(None);
     };
     offsets.extend(end.segment_offsets);
-    Ok(Some(Tail::resume(handle, id, Arc::clone(&pack.file), end.end, offsets)))
+    Ok(Some(Tail::resume(handle, id, Arc::clone(file), end.end, offsets)))
 }

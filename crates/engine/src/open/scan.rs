@@ -1,19 +1,25 @@
 //! Going through the segments of a pack.
 
-use granary_castore::{Error, Result};
+use granary_castore::Result;
 
 use crate::{
     disk::{DiskFile, read_range},
     format::{
-        FOOTER_TAIL_BYTES, Footer, Malformed, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
-        check_frames,
+        FOOTER_TAIL_BYTES, Footer, MAX_SEGMENT_BYTES, Malformed, PACK_HEADER_BYTES, Record,
+        SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, check_frames,
     },
 };
 
 /// Bytes that are searched at a time for the next valid segment behind a damaged part.
 const SEARCH_BYTES: usize = 4 << 20;
 
-/// Calls for each valid segment: where it begins, its header, its records.
+/// No footer is longer: one of the smallest segments that could fill a pack.
+const MAX_FOOTER_BYTES: usize = 16 << 20;
+
+/// No pack is longer: the index keeps offsets in 32 bits.
+const MAX_PACK_BYTES: u64 = u32::MAX as u64;
+
+/// Called for each valid segment: where it begins, its header, its records.
 pub(super) type OnSegment<'a> = dyn FnMut(u64, &SegmentHeader, Vec<Record>) -> Result<()> + 'a;
 
 /// Where going through a pack ended.
@@ -23,175 +29,166 @@ pub(super) struct ScanEnd {
     pub(super) segment_offsets: Vec<u64>,
     /// Where the last valid segment ends.
     pub(super) end: u64,
-    /// Whether a footer follows it.
-    pub(super) sealed: bool,
+    /// Whether the pack has a footer.
+    pub(super) is_sealed: bool,
     /// Invalid parts with valid segments behind them.
     pub(super) damage: Vec<(u64, Malformed)>,
-    /// Why what follows `end` is neither a segment nor a footer, if anything follows.
+    /// Why what follows `end` is no segment, if anything but a footer follows.
     pub(super) torn: Option<Malformed>,
 }
 
-/// Goes through the segments from `from` to the end, checking every byte.
-pub(super) fn scan(
-    file: &dyn DiskFile,
-    from: u64,
-    on_segment: &mut OnSegment<'_>,
-) -> Result<ScanEnd> {
-    let file_len = file.len()?;
-    let mut end = ScanEnd { end: from, ..ScanEnd::default() };
-    let mut offset = from;
-    while offset < file_len {
-        match read_segment(file, offset, file_len)? {
-            Ok((header, records)) => {
-                on_segment(offset, &header, records)?;
-                end.segment_offsets.push(offset);
-                offset += header.segment_len();
-                end.end = offset;
-            }
-            Err(_) if read_footer(file, offset, file_len)?.is_some() => {
-                end.sealed = true;
-                break;
-            }
-            Err(problem) => {
-                let Some(next) = find_segment(file, offset + 1, file_len)? else {
-                    end.torn = Some(problem);
-                    break;
-                };
-                end.damage.push((offset, problem));
-                offset = next;
-            }
-        }
-    }
-    Ok(end)
-}
-
-/// Goes through a sealed pack by its footer: only the records are read and checked, the
-/// frames when somebody wants them. `None` if it has no valid footer.
-pub(super) fn scan_by_footer(
-    file: &dyn DiskFile,
-    on_segment: &mut OnSegment<'_>,
-) -> Result<Option<ScanEnd>> {
-    let file_len = file.len()?;
-    let Some(tail_at) = file_len.checked_sub(FOOTER_TAIL_BYTES as u64) else { return Ok(None) };
-    let tail = read_range(file, tail_at, FOOTER_TAIL_BYTES)?;
-    let footer_at = tail
-        .first_chunk()
-        .and_then(Footer::footer_len)
-        .and_then(|footer_len| file_len.checked_sub(footer_len as u64));
-    let Some(footer_at) = footer_at else { return Ok(None) };
-    let Some(footer) = read_footer(file, footer_at, file_len)? else { return Ok(None) };
-    let mut end = ScanEnd { end: footer_at, sealed: true, ..ScanEnd::default() };
-    for offset in footer.segment_offsets {
-        match read_records(file, offset, footer_at)? {
-            Ok((header, records)) => {
-                on_segment(offset, &header, records)?;
-                end.segment_offsets.push(offset);
-            }
-            Err(problem) => end.damage.push((offset, problem)),
-        }
-    }
-    Ok(Some(end))
-}
-
-/// Where segments begin before `to`, by their headers alone; `None` if the headers do not
-/// lead there.
-pub(super) fn segment_offsets(file: &dyn DiskFile, from: u64, to: u64) -> Result<Option<Vec<u64>>> {
-    let mut offsets = Vec::new();
-    let mut offset = from;
-    while offset < to {
-        let Ok(header) = SegmentHeader::decode(&read_range(file, offset, SEGMENT_HEADER_BYTES)?)
-        else {
-            return Ok(None);
-        };
-        offsets.push(offset);
-        offset += header.segment_len();
-    }
-    Ok((offset == to).then_some(offsets))
-}
-
-/// Whether there is a valid segment anywhere in the file.
-pub(super) fn has_segments(file: &dyn DiskFile) -> Result<bool> {
-    Ok(find_segment(file, 0, file.len()?)?.is_some())
-}
+/// What is checked: nothing that is wrong on the disk is an error, only that the disk does
+/// not answer is.
+type Checked<T> = Result<std::result::Result<T, Malformed>>;
 
 type Segment = (SegmentHeader, Vec<Record>);
 
-/// Reads a whole segment and checks all of it.
-fn read_segment(
-    file: &dyn DiskFile,
-    offset: u64,
+/// Reads the segments of one pack.
+pub(super) struct Scanner<'a> {
+    file: &'a dyn DiskFile,
+    store_id: StoreId,
+    /// Where the segments must end: where the footer begins, or the file ends.
     limit: u64,
-) -> Result<std::result::Result<Segment, Malformed>> {
-    let header = match read_header(file, offset, limit)? {
-        Ok(header) => header,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    let frames_at = offset + SEGMENT_HEADER_BYTES as u64;
-    let frames = read_range(file, frames_at, header.frames_len as usize)?;
-    if let Err(problem) = check_frames(&frames) {
-        return Ok(Err(problem));
-    }
-    read_records(file, offset, limit)
+    footer: Option<Footer>,
 }
 
-/// Reads a segment's header and records and checks them.
-fn read_records(
-    file: &dyn DiskFile,
-    offset: u64,
-    limit: u64,
-) -> Result<std::result::Result<Segment, Malformed>> {
-    let header = match read_header(file, offset, limit)? {
-        Ok(header) => header,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    let bytes = read_range(file, offset + header.records_offset(), header.records_len as usize)?;
-    Ok(header.records(&bytes).map(|records| (header, records)))
-}
-
-fn read_header(
-    file: &dyn DiskFile,
-    offset: u64,
-    limit: u64,
-) -> Result<std::result::Result<SegmentHeader, Malformed>> {
-    let bytes = read_range(file, offset, SEGMENT_HEADER_BYTES)?;
-    Ok(SegmentHeader::decode(&bytes).and_then(|header| {
-        // Lengths are held against the file before anything is allocated for them.
-        if header.segment_len() <= limit.saturating_sub(offset) {
-            Ok(header)
-        } else {
-            Err(Malformed("the segment is cut off"))
+impl<'a> Scanner<'a> {
+    pub(super) fn new(file: &'a dyn DiskFile, store_id: StoreId) -> Result<Self> {
+        let limit = file.len()?.min(MAX_PACK_BYTES);
+        let mut scanner = Self { file, store_id, limit, footer: None };
+        if let Some((at, footer)) = scanner.find_footer()? {
+            (scanner.limit, scanner.footer) = (at, Some(footer));
         }
-    }))
-}
-
-/// The footer that begins at `offset` and ends the file, if there is one.
-fn read_footer(file: &dyn DiskFile, offset: u64, file_len: u64) -> Result<Option<Footer>> {
-    let Ok(len) = usize::try_from(file_len - offset) else { return Ok(None) };
-    if len > MAX_FOOTER_BYTES {
-        return Ok(None);
+        Ok(scanner)
     }
-    Ok(Footer::decode(&read_range(file, offset, len)?).ok())
-}
 
-/// A footer of the smallest segments that could fill a pack.
-const MAX_FOOTER_BYTES: usize = 16 << 20;
+    fn find_footer(&self) -> Result<Option<(u64, Footer)>> {
+        let Some(tail_at) = self.limit.checked_sub(FOOTER_TAIL_BYTES as u64) else {
+            return Ok(None);
+        };
+        let tail = read_range(self.file, tail_at, FOOTER_TAIL_BYTES)?;
+        let len = tail.first_chunk().and_then(Footer::footer_len);
+        let Some(len) = len.filter(|len| *len <= MAX_FOOTER_BYTES) else { return Ok(None) };
+        let Some(at) = self.limit.checked_sub(len as u64) else { return Ok(None) };
+        let footer = Footer::decode(&read_range(self.file, at, len)?, self.store_id);
+        let in_pack = |offset: &u64| (PACK_HEADER_BYTES as u64..at).contains(offset);
+        Ok(footer
+            .ok()
+            .filter(|footer| footer.segment_offsets.iter().all(in_pack))
+            .map(|footer| (at, footer)))
+    }
 
-/// The first valid segment at or behind `from`.
-fn find_segment(file: &dyn DiskFile, from: u64, file_len: u64) -> Result<Option<u64>> {
-    let mut window_at = from;
-    while window_at < file_len {
-        let window = read_range(file, window_at, SEARCH_BYTES + SEGMENT_HEADER_BYTES)?;
-        let mut position = 0;
-        while let Some(found) = SegmentHeader::find(&window, position) {
-            let offset = window_at + found as u64;
-            if found < SEARCH_BYTES && read_segment(file, offset, file_len)?.is_ok() {
-                return Ok(Some(offset));
+    /// Goes through the segments from `from` to the end, checking every byte.
+    pub(super) fn scan(&self, from: u64, on_segment: &mut OnSegment<'_>) -> Result<ScanEnd> {
+        let is_sealed = self.footer.is_some();
+        let mut end = ScanEnd { end: from, is_sealed, ..ScanEnd::default() };
+        let mut offset = from;
+        while offset < self.limit {
+            match self.segment(offset)? {
+                Ok((header, records)) => {
+                    on_segment(offset, &header, records)?;
+                    end.segment_offsets.push(offset);
+                    offset += header.segment_len();
+                    end.end = offset;
+                }
+                Err(problem) => {
+                    let Some(next) = self.find_segment(offset + 1)? else {
+                        end.torn = Some(problem);
+                        break;
+                    };
+                    end.damage.push((offset, problem));
+                    offset = next;
+                }
             }
-            position = found + 1;
         }
-        window_at = window_at
-            .checked_add(SEARCH_BYTES as u64)
-            .ok_or_else(|| Error::corrupt("a pack is longer than a file can be"))?;
+        Ok(end)
     }
-    Ok(None)
+
+    /// Goes through a sealed pack by its footer: only the records are read and checked, the
+    /// frames when somebody wants them. `None` if it has no valid footer.
+    pub(super) fn scan_by_footer(&self, on_segment: &mut OnSegment<'_>) -> Result<Option<ScanEnd>> {
+        let Some(footer) = &self.footer else { return Ok(None) };
+        let mut end = ScanEnd { end: self.limit, is_sealed: true, ..ScanEnd::default() };
+        for offset in footer.segment_offsets.iter().copied() {
+            match self.records(offset)? {
+                Ok((header, records)) => {
+                    on_segment(offset, &header, records)?;
+                    end.segment_offsets.push(offset);
+                }
+                Err(problem) => end.damage.push((offset, problem)),
+            }
+        }
+        Ok(Some(end))
+    }
+
+    /// Where segments begin before `to`, by their headers alone; `None` if the headers do
+    /// not lead there.
+    pub(super) fn segment_offsets(&self, to: u64) -> Result<Option<Vec<u64>>> {
+        let mut offsets = Vec::new();
+        let mut offset = PACK_HEADER_BYTES as u64;
+        while offset < to {
+            let Ok(header) = self.header(offset)? else { return Ok(None) };
+            offsets.push(offset);
+            offset += header.segment_len();
+        }
+        Ok((offset == to).then_some(offsets))
+    }
+
+    /// Whether there is a valid segment anywhere in the pack.
+    pub(super) fn has_segments(&self) -> Result<bool> {
+        Ok(self.find_segment(0)?.is_some())
+    }
+
+    /// The first valid segment at or behind `from`.
+    fn find_segment(&self, from: u64) -> Result<Option<u64>> {
+        let mut window_at = from;
+        while window_at < self.limit {
+            let window = read_range(self.file, window_at, SEARCH_BYTES + SEGMENT_HEADER_BYTES)?;
+            let mut position = 0;
+            while let Some(found) = SegmentHeader::find(&window, position) {
+                let offset = window_at + found as u64;
+                if found < SEARCH_BYTES && self.segment(offset)?.is_ok() {
+                    return Ok(Some(offset));
+                }
+                position = found + 1;
+            }
+            window_at += SEARCH_BYTES as u64;
+        }
+        Ok(None)
+    }
+
+    /// A whole segment, all of it checked.
+    fn segment(&self, offset: u64) -> Checked<Segment> {
+        let segment = self.records(offset)?;
+        let Ok((header, _)) = &segment else { return Ok(segment) };
+        let frames_at = offset + SEGMENT_HEADER_BYTES as u64;
+        let frames = read_range(self.file, frames_at, header.frames_len as usize)?;
+        Ok(check_frames(&frames).and(segment))
+    }
+
+    /// The header and the records of a segment, checked.
+    fn records(&self, offset: u64) -> Checked<Segment> {
+        let header = match self.header(offset)? {
+            Ok(header) => header,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let records_at = offset + header.records_offset();
+        let bytes = read_range(self.file, records_at, header.records_len as usize)?;
+        Ok(header.records(&bytes).map(|records| (header, records)))
+    }
+
+    /// The header of a segment, checked. Lengths are held against the pack and the limit
+    /// before anything is allocated for them.
+    fn header(&self, offset: u64) -> Checked<SegmentHeader> {
+        let bytes = read_range(self.file, offset, SEGMENT_HEADER_BYTES)?;
+        Ok(SegmentHeader::decode(&bytes, self.store_id).and_then(|header| {
+            if header.segment_len() > self.limit.saturating_sub(offset) {
+                Err(Malformed("the segment is cut off"))
+            } else if header.segment_len() > MAX_SEGMENT_BYTES {
+                Err(Malformed("the segment is larger than segments may be"))
+            } else {
+                Ok(header)
+            }
+        }))
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     chunker::{MIN_CHUNK_BYTES, first_chunk_len},
     engine::Inner,
     format::{BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind},
-    log::{LooseObject, PendingKey, Request},
+    log::{LooseObject, Part, PendingKey, Request},
 };
 
 /// An object of at least this length gets a frame of its own.
@@ -112,7 +112,8 @@ impl EngineBatch {
     }
 
     fn submit(&self, raw: Bytes, objects: Vec<Object>) -> Result<()> {
-        self.engine.compressors.submit(raw, objects, &self.engine.log, &self.in_flight)
+        let Inner { compressors, log, .. } = &*self.engine;
+        compressors.submit(raw, objects, log, self.losses, &self.in_flight)
     }
 
     fn put_chunks(&mut self, chunks: Vec<Bytes>, so_far: &mut ChunkEntries) -> Result<()> {
@@ -178,20 +179,26 @@ impl EngineBatch {
         Ok(())
     }
 
+    fn send(&self, part: Part) -> Result<()> {
+        self.engine.log.send(Request::Append { losses: self.losses, part })
+    }
+
     fn send_all(&mut self) -> Result<()> {
         if self.chunks.len() >= LOOSE_BYTES {
             let (raw, objects) = self.chunks.take();
             self.submit(raw, objects)?;
         } else if !self.chunks.is_empty() {
-            self.engine.log.send(Request::Loose(self.chunks.take_loose()))?;
+            let chunks = self.chunks.take_loose();
+            self.send(Part::Loose(chunks))?;
         }
         self.in_flight.wait()?;
-        for blob in self.blobs.drain(..) {
-            self.engine.log.send(Request::Blob(blob))?;
+        for blob in std::mem::take(&mut self.blobs) {
+            self.send(Part::Blob(blob))?;
         }
         self.waiting_entries = 0;
         if !self.directories.is_empty() {
-            self.engine.log.send(Request::Loose(std::mem::take(&mut self.directories)))?;
+            let directories = std::mem::take(&mut self.directories);
+            self.send(Part::Loose(directories))?;
         }
         self.directory_bytes = 0;
         Ok(())

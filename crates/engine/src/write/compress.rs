@@ -13,7 +13,7 @@ use granary_castore::{Error, Result};
 
 use crate::{
     format::{Object, StoredFrame},
-    log::{Log, Request},
+    log::{Log, Part, Request},
 };
 
 /// Frames that may wait for a thread, for each thread.
@@ -24,6 +24,7 @@ struct Job {
     raw: Bytes,
     objects: Vec<Object>,
     log: Arc<Log>,
+    losses: u64,
     in_flight: Arc<InFlight>,
 }
 
@@ -59,10 +60,12 @@ impl Compressors {
         raw: Bytes,
         objects: Vec<Object>,
         log: &Arc<Log>,
+        losses: u64,
         in_flight: &Arc<InFlight>,
     ) -> Result<()> {
         in_flight.begin();
-        let job = Job { raw, objects, log: Arc::clone(log), in_flight: Arc::clone(in_flight) };
+        let (log, in_flight) = (Arc::clone(log), Arc::clone(in_flight));
+        let job = Job { raw, objects, log, losses, in_flight };
         let sender = self.sender.as_ref().expect("it is there until the threads are dropped");
         sender.send(job).map_err(|refused| {
             let error = Error::unavailable("the compression threads are gone");
@@ -86,11 +89,26 @@ impl Drop for Compressors {
 fn run(jobs: &Mutex<Receiver<Job>>, mut compressor: zstd::bulk::Compressor<'_>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { raw, objects, log, in_flight }) = job else { return };
+        let Ok(Job { raw, objects, log, losses, in_flight }) = job else { return };
+        let mut job = Begun { in_flight, result: None };
         let frame = StoredFrame::compress(&raw, &mut compressor);
         drop(raw);
-        let result = log.send(Request::Frame { frame, objects });
-        in_flight.end(result);
+        job.result =
+            Some(log.send(Request::Append { losses, part: Part::Frame { frame, objects } }));
+    }
+}
+
+/// A frame that was begun. Ends it when dropped, so that not even a panic lets its batch
+/// wait for ever.
+struct Begun {
+    in_flight: Arc<InFlight>,
+    result: Option<Result<()>>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let lost = || Err(Error::unavailable("a compression thread panicked"));
+        self.in_flight.end(self.result.take().unwrap_or_else(lost));
     }
 }
 

@@ -26,8 +26,12 @@ enum RecordState {
     Value(u8),
 }
 
+/// Small packs, so that sealing one and beginning the next is cut too.
+const OPTIONS: OpenOptions<'static> =
+    OpenOptions { compression_level: 3, pack_bytes: 700_000, rebuild_index: false, progress: None };
+
 fn open(disk: &CrashDisk, index: &TempDir) -> Result<Engine, OpenError> {
-    Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &OpenOptions::default())
+    Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &OPTIONS)
 }
 
 /// Writes this and that until something fails, or to the end.
@@ -62,7 +66,13 @@ fn work(engine: &Engine, acknowledged: &mut Acknowledged) -> granary_castore::Re
     Ok(())
 }
 
+/// All of it is there, and the store works on.
 fn check(engine: &Engine, acknowledged: &Acknowledged, what: &str) {
+    check_there(engine, acknowledged, what);
+    put_blob(engine, b"afterwards").expect("takes writes again");
+}
+
+fn check_there(engine: &Engine, acknowledged: &Acknowledged, what: &str) {
     assert!(engine.report().damage.is_empty(), "{what}: {:?}", engine.report().damage);
     for contents in &acknowledged.blobs {
         let read = read_blob(engine, &BlobDigest::of(contents)).expect("readable");
@@ -78,8 +88,6 @@ fn check(engine: &Engine, acknowledged: &Acknowledged, what: &str) {
         let read = read.map_or(RecordState::Absent, |value| RecordState::Value(value[0]));
         assert!(read == *last || read == *later, "{what}: record {key} is {read:?}");
     }
-    // And it works on.
-    put_blob(engine, b"afterwards").expect("takes writes again");
 }
 
 /// How many operations the work takes without a fault.
@@ -144,6 +152,88 @@ fn a_failing_operation_loses_nothing_acknowledged() {
             let engine = open(&disk, &index).unwrap_or_else(|error| panic!("{what}: {error}"));
             check(&engine, &acknowledged, &what);
         }
+    }
+}
+
+/// A process that is killed between a write and its sync leaves bytes that the next one
+/// reads, but that are not durable.
+#[test]
+fn what_is_replayed_is_durable_before_anybody_relies_on_it() {
+    let contents = Random::new(4).incompressible(9_000);
+    for seed in 0..20 {
+        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let engine = open(&disk, &index).expect("a new store");
+        put_blob(&engine, b"before").expect("stored");
+        // The write succeeds and the sync after it does not.
+        disk.set_fault(disk.operations() + 1, Fault::IoError);
+        put_blob(&engine, &contents).expect_err("not synced");
+        drop(engine);
+        let engine = open(&disk, &index).expect("opens");
+        put_blob(&engine, &contents).expect("acknowledged");
+        drop(engine);
+        let disk = disk.after_crash(&mut Random::new(seed));
+        for index in [&index, &TempDir::new().expect("a temporary directory")] {
+            let engine = open(&disk, index).expect("opens");
+            let read = read_blob(&engine, &BlobDigest::of(&contents)).expect("readable");
+            assert!(read.as_ref() == Some(&contents), "seed {seed}");
+        }
+    }
+}
+
+/// What a power failure usually leaves: an index that is older than the packs.
+#[test]
+fn an_older_index_is_brought_up_to_date() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let mut acknowledged = Acknowledged::default();
+    let mut older = Vec::new();
+    let mut random = Random::new(9);
+    for _ in 0..6 {
+        let engine = open(&disk, &index).expect("opens");
+        let contents = random.incompressible(400_000);
+        put_blob(&engine, &contents).expect("stored");
+        acknowledged.blobs.push(contents);
+        engine.close().expect("closed");
+        drop(engine);
+        let copy = TempDir::new().expect("a temporary directory");
+        copy_dir(&index.path().join("index"), &copy.path().join("index"));
+        older.push(copy);
+    }
+    assert!(disk.names().iter().filter(|name| name.starts_with("packs/")).count() > 2);
+    for (age, older) in older.iter().enumerate() {
+        let engine = open(&disk, older).expect("opens");
+        assert!(!engine.report().rebuilt_index);
+        check(&engine, &acknowledged, &format!("index {age}"));
+    }
+}
+
+/// Batches of several threads, deduplicating against each other, while a write fails.
+#[test]
+fn a_batch_that_relied_on_a_lost_write_fails() {
+    for at in 0..12 {
+        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let engine = open(&disk, &index).expect("a new store");
+        disk.set_fault(disk.operations() + at, Fault::DiskFull);
+        let acknowledged = std::sync::Mutex::new(Acknowledged::default());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    // All write the same.
+                    let mut random = Random::new(10);
+                    for _ in 0..8 {
+                        let contents = random.incompressible(70_000);
+                        if put_blob(&engine, &contents).is_ok() {
+                            let mut all = acknowledged.lock().expect("no panic");
+                            all.blobs.push(contents);
+                        }
+                    }
+                });
+            }
+        });
+        let acknowledged = acknowledged.into_inner().expect("no panic");
+        // The fault may have been a sync: then it takes no more writes.
+        check_there(&engine, &acknowledged, &format!("operation {at}"));
+        drop(engine);
+        check(&open(&disk, &index).expect("opens"), &acknowledged, &format!("{at}, again"));
     }
 }
 

@@ -95,6 +95,46 @@ fn flipped_bits_are_never_served() {
     assert!(found > 30, "most bits lie in frames: {found}");
 }
 
+/// Whoever can upload decides what lies in a pack; recovery must not take it for its own.
+#[test]
+fn segments_inside_of_a_blob_are_contents() {
+    let (store, other) = (Damaged::new(), Damaged::new());
+    let foreign = other.disk.contents(&other.pack).expect("the pack")[64..].to_vec();
+    let engine = store.open(false);
+    let mut random = Random::new(9);
+    let contents = [random.incompressible(6000), foreign, random.incompressible(6000)].concat();
+    put_blob(&engine, &contents).expect("stored");
+    drop(engine);
+    let len = store.len();
+    store.disk.tamper(&store.pack, |bytes| bytes.truncate(len - 500));
+    let engine = store.open(true);
+    let report = engine.report();
+    assert_eq!((report.damage.len(), report.cut_tails.len()), (0, 1), "{report:?}");
+    assert_eq!(store.read_all(&engine), (8, 0, 0));
+    assert_eq!(other.read_all(&engine), (8, 0, 0), "the same contents, from the other part");
+}
+
+#[test]
+fn a_pack_that_got_nothing_is_no_newer_pack() {
+    let store = Damaged::new();
+    let len = store.len();
+    let mut header = store.disk.contents(&store.pack).expect("the pack")[..64].to_vec();
+    header[12..28].fill(7);
+    let sum = blake3::hash(&header[..56]);
+    header[56..].copy_from_slice(&sum.as_bytes()[..8]);
+    let empty = format!("packs/{}.pack", "07".repeat(16));
+    let file = granary_engine::Disk::create(&store.disk, &empty).expect("made");
+    file.write_at(&header, 0).expect("written");
+    store.disk.tamper(&store.pack, |bytes| bytes.extend_from_slice(&[0xee; 100]));
+    for rebuild_index in [false, true] {
+        let engine = store.open(rebuild_index);
+        assert!(engine.report().damage.is_empty(), "{:?}", engine.report());
+        assert_eq!(store.read_all(&engine), (8, 0, 0));
+    }
+    assert_eq!(store.len(), len);
+    assert!(store.disk.contents(&empty).is_none(), "it had nothing");
+}
+
 #[test]
 fn a_torn_tail_is_cut_and_kept_aside() {
     let store = Damaged::new();

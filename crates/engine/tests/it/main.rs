@@ -3,6 +3,8 @@
 mod conformance;
 mod crash;
 mod damage;
+mod limits;
 mod model;
 mod reopen;
 mod support;
+mod visibility;
