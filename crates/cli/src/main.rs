@@ -25,6 +25,7 @@ mod local_store;
 mod signing_key;
 
 mod node_json;
+mod read_ahead;
 mod target;
 mod tree_path;
 

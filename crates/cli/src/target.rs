@@ -123,6 +123,11 @@ impl Target {
         }
     }
 
+    /// Whether every question goes to another process.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.kind, Kind::Remote(_))
+    }
+
     /// Path infos.
     pub(crate) fn path_infos(&self) -> &dyn PathInfoService {
         match &self.kind {

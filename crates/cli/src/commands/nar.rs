@@ -12,6 +12,7 @@ use crate::{
     error::{CliError, Result},
     progress::Progress,
     progress::Watched,
+    read_ahead,
     target::{Missing, Target, TargetArgs},
     tree_path::TreePath,
 };
@@ -44,6 +45,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     let progress = Progress::bytes_of("writing");
     progress.set(0, plan.nar_size());
-    plan.write_to(&**target.castore(), Watched::new(stdout.lock(), &progress))?;
+    let sink = Watched::new(stdout.lock(), &progress);
+    let castore = &**target.castore();
+    if target.is_remote() {
+        read_ahead::with(castore, &plan, |blobs| plan.write_to(blobs, sink))?;
+    } else {
+        plan.write_to(castore, sink)?;
+    }
     Ok(())
 }
