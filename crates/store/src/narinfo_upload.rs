@@ -2,7 +2,7 @@
 
 use granary_castore::{Error, Node, Result};
 use granary_nix_formats::{
-    ContentAddress, HashAlgorithm, NarInfo, StorePath, StorePathError, StorePathHash,
+    ContentAddress, HashAlgorithm, NarHash, NarInfo, StorePath, StorePathError, StorePathHash,
 };
 
 use crate::{NarDigest, NarFacts, PathInfo, PathInfoService, Store};
@@ -119,7 +119,8 @@ impl Store {
             });
         }
         if let Some(ca) = &narinfo.ca {
-            check_content_address(ca, narinfo)?;
+            let NarInfo { store_path, references, nar_hash, .. } = narinfo;
+            check_content_address(ca, store_path, references, nar_hash)?;
         }
         for reference in narinfo.references.iter().filter(|reference| *reference != path) {
             if !self.has_path(reference)? {
@@ -166,10 +167,14 @@ fn path_info_of(narinfo: &NarInfo, node: Node, nar: NarDigest) -> PathInfo {
 
 /// Checks that the path follows from its content address; and where that is the hash of
 /// the NAR itself, which costs nothing here, that the contents have it.
-fn check_content_address(ca: &ContentAddress, narinfo: &NarInfo) -> Result<(), NarInfoRejection> {
-    let path = &narinfo.store_path;
+pub(crate) fn check_content_address(
+    ca: &ContentAddress,
+    path: &StorePath,
+    references: &[StorePath],
+    nar_hash: &NarHash,
+) -> Result<(), NarInfoRejection> {
     let (to_itself, others): (Vec<_>, Vec<_>) =
-        narinfo.references.iter().cloned().partition(|reference| reference == path);
+        references.iter().cloned().partition(|reference| reference == path);
     let refers_to_itself = !to_itself.is_empty();
     let expected = ca.store_path(path.name(), &others, refers_to_itself).map_err(|cause| {
         NarInfoRejection::BadContentAddress {
@@ -184,12 +189,12 @@ fn check_content_address(ca: &ContentAddress, narinfo: &NarInfo) -> Result<(), N
     }
     if let ContentAddress::Fixed { recursive: true, algorithm: HashAlgorithm::Sha256, digest } = ca
         && !refers_to_itself
-        && digest != narinfo.nar_hash.as_bytes()
+        && digest != nar_hash.as_bytes()
     {
         return Err(NarInfoRejection::WrongContents {
             path: path.clone(),
             ca: ca.to_string(),
-            actual_hash: narinfo.nar_hash.to_string(),
+            actual_hash: nar_hash.to_string(),
         });
     }
     Ok(())

@@ -10,7 +10,9 @@ use granary_nix_formats::{
     ContentAddress, NarInfo, Signature, StorePath, StorePathHash, fingerprint,
 };
 
-use crate::{NarDigest, NarFacts, PathInfo, PathInfoService, Store};
+use crate::{
+    NarDigest, NarFacts, PathInfo, PathInfoService, Store, narinfo_upload::check_content_address,
+};
 
 /// How many paths are remembered as warned of; then it begins anew, and some are warned of
 /// again.
@@ -88,13 +90,19 @@ impl Store {
             Some(facts) => (facts.signatures, facts.deriver, facts.ca),
             None => (Vec::new(), None, None),
         };
+        if let Some(ca) = &ca
+            && let Err(problem) =
+                check_content_address(ca, &path_info.store_path, &references, &nar.nar_hash)
+        {
+            self.warned.warn(&path_info.store_path, &Chain(&problem).to_string());
+            return Ok(None);
+        }
         if let Some(key) = self.signing_key() {
+            // Anybody can put a signature under our name; one that is not ours is noise.
+            signatures.retain(|signature| signature.name != key.name());
             let message =
                 fingerprint(&path_info.store_path, &nar.nar_hash, nar.nar_size, &references);
-            let ours = key.sign(message.as_bytes());
-            if !signatures.contains(&ours) {
-                signatures.push(ours);
-            }
+            signatures.push(key.sign(message.as_bytes()));
         }
         Ok(Some(ServedPath {
             store_path: path_info.store_path,

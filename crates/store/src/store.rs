@@ -1,6 +1,6 @@
 //! The store: path infos and NARs over a castore and its records.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use granary_castore::{
     BlobService, Castore, DirectoryService, Error, Node, RecordStore, RecordWrite, Result,
@@ -30,6 +30,8 @@ pub struct Store {
     records: Arc<dyn RecordStore>,
     options: StoreOptions,
     plans: PlanCache,
+    /// Held while a plan is made.
+    planning: Mutex<()>,
     pub(crate) warned: WarnedPaths,
 }
 
@@ -41,7 +43,7 @@ impl Store {
         options: StoreOptions,
     ) -> Self {
         let (plans, warned) = (PlanCache::default(), WarnedPaths::default());
-        Self { castore, records, options, plans, warned }
+        Self { castore, records, options, plans, planning: Mutex::default(), warned }
     }
 
     /// The blobs and directories.
@@ -81,7 +83,14 @@ impl Store {
     /// As [`NarPlan::new`].
     pub fn plan(&self, node: &Node) -> Result<Option<Arc<NarPlan>>> {
         let key = NodeKey::of(node);
-        if let Some(plan) = key.as_ref().and_then(|key| self.plans.get(key)) {
+        let cached = || key.as_ref().and_then(|key| self.plans.get(key));
+        if let Some(plan) = cached() {
+            return Ok(Some(plan));
+        }
+        // One at a time: plans can be large, and who asks for one that is being made had
+        // better wait for it.
+        let _turn = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = cached() {
             return Ok(Some(plan));
         }
         let plan = NarPlan::new(self.directories(), node)?.map(Arc::new);

@@ -29,7 +29,7 @@ const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// Time that work on other threads has to end once all connections are closed. With what
 /// the connections have before, it stays below ten seconds.
-const BLOCKING_GRACE: Duration = Duration::from_secs(2);
+const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
 /// Serve the store on one port: gRPC and the HTTP binary cache
 ///
@@ -158,10 +158,11 @@ async fn serve(settings: &Settings, local: &LocalStore) -> Result<()> {
     let mut signals = Signals::new()?;
     let listeners = daemon::bind(&settings.listen).await?;
     let urls: Vec<_> = listeners.iter().map(url).collect();
+    let bound: Vec<_> = listeners.iter().map(bound_url).collect();
     let info = DaemonInfo { pid: std::process::id(), listen: urls };
     let file = DaemonFile::write(&settings.data_dir, &info)?;
     let router = router(settings, local).await;
-    announce(settings, local, &info)?;
+    announce(settings, local, &info, &bound)?;
     let options = ServeOptions {
         allow_anonymous_writes: settings.allow_anonymous_writes,
         ..ServeOptions::default()
@@ -221,16 +222,29 @@ impl Announcement<'_> {
     }
 }
 
-fn announce(settings: &Settings, local: &LocalStore, info: &DaemonInfo) -> Result<()> {
+fn announce(
+    settings: &Settings,
+    local: &LocalStore,
+    info: &DaemonInfo,
+    bound: &[String],
+) -> Result<()> {
     let announcement = Announcement {
         version: env!("CARGO_PKG_VERSION"),
         pid: info.pid,
-        listen: &info.listen,
+        listen: bound,
         data_dir: settings.data_dir.to_string_lossy().into_owned(),
         substituter: info.listen.iter().find(|url| url.starts_with("http")),
         trusted_public_key: local.store.public_key().map(|key| key.to_string()),
     };
     if settings.json { output::json_line(&announcement) } else { announcement.print() }
+}
+
+/// Where a listener listens, as it is: whoever starts it must see what is exposed.
+fn bound_url(listener: &Listener) -> String {
+    match listener.address() {
+        ListenAddress::Ip(address) => format!("http://{address}"),
+        other => other.to_string(),
+    }
 }
 
 /// Where clients on this machine reach a listener.

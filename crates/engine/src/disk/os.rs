@@ -1,9 +1,9 @@
 //! The file system of the operating system.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,7 +35,19 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dis
 impl Disk for OsDisk {
     fn create_dir(&self, name: &str) -> DiskResult<()> {
         let path = self.path(name);
-        std::fs::create_dir_all(&path).map_err(failed("make the directory", &path))
+        let make = || {
+            if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+                std::fs::create_dir_all(parent)?;
+            }
+            // What is stored, and the id of the store, are nobody else's business.
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                    Ok(())
+                }
+                made => made,
+            }
+        };
+        make().map_err(failed("make the directory", &path))
     }
 
     fn list(&self, dir: &str) -> DiskResult<Vec<String>> {

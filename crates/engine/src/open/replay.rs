@@ -136,11 +136,15 @@ impl Replay<'_> {
         let total_bytes = candidates.iter().map(|candidate| candidate.pack.len).sum();
         let mut done_bytes = 0;
         let mut tail = None;
-        // Packs that were begun and got nothing are newer, but prove nothing.
+        // Packs that were begun and got nothing are newer, but prove nothing. If several
+        // have something and none a valid beginning, that was no crash: none is the newest.
         let newest = candidates
             .iter()
             .rposition(|candidate| candidate.pack.first_stamp.is_some())
-            .unwrap_or(0);
+            .unwrap_or_else(|| {
+                let is_begun = |candidate: &&Candidate| !candidate.pack.is_empty();
+                if candidates.iter().filter(is_begun).count() > 1 { usize::MAX } else { 0 }
+            });
         for (position, candidate) in candidates.into_iter().enumerate() {
             let pack_len = candidate.pack.len;
             tail = self.replay_pack(candidate, position >= newest)?.or(tail);

@@ -1,7 +1,7 @@
 //! Sockets that the service manager opened and passed to the process.
 
 use std::{
-    env,
+    env, process,
     sync::{Mutex, PoisonError},
 };
 
@@ -13,9 +13,12 @@ use super::{ListenAddress, ListenError, listener::Listener};
 /// be taken twice.
 static PASSED: Mutex<Option<ListenFd>> = Mutex::new(None);
 
-/// Whether the service manager says that it passes sockets.
+/// Whether the service manager says that it passes sockets, and to this process: the
+/// variables are inherited, and may be meant for another.
 pub(super) fn announced() -> bool {
-    env::var_os("LISTEN_FDS").is_some_and(|count| !count.is_empty() && count != "0")
+    let passes = env::var_os("LISTEN_FDS").is_some_and(|count| !count.is_empty() && count != "0");
+    let to_us = env::var("LISTEN_PID").map_or(true, |pid| pid == process::id().to_string());
+    passes && to_us
 }
 
 /// Takes the passed sockets.

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub const DEFAULT_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time that requests have to end once shutdown has begun.
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(4);
 
 /// Most connections at one time. Further ones wait in the kernel's queue. Each takes a file
 /// descriptor, of which a process usually has 1024.

@@ -47,7 +47,7 @@ pub(super) async fn put(
         })
         .await?;
     if is_stored {
-        body.drain().await;
+        upload.check(body).await?;
         return Ok(StatusCode::OK);
     }
     upload::on_thread(cache, body, move |store, body| upload.store(store, body)).await?;
@@ -80,6 +80,30 @@ fn bad_name(name: &str) -> Failure {
 }
 
 impl Upload {
+    /// Takes the body of a NAR that is stored already: it must be what its name says all
+    /// the same, or the client would believe that something else is stored.
+    async fn check(&self, body: &mut RequestBody) -> Result<(), Failure> {
+        if self.coding != Compression::None {
+            body.drain().await;
+            return Ok(());
+        }
+        let mut hasher = Sha256::new();
+        while let Some(data) = body.next().await? {
+            hasher.update(&data);
+        }
+        self.check_hash(NarHash::from_bytes(hasher.finalize().into()))
+    }
+
+    fn check_hash(&self, file_hash: NarHash) -> Result<(), Failure> {
+        if file_hash == self.file_hash {
+            return Ok(());
+        }
+        Err(Failure::bad_request(format!(
+            "the body sent to nar/{} has the hash {file_hash}, and not the one in that name",
+            self.name
+        )))
+    }
+
     /// Decodes and stores the body; remembers its name if it has the hash in it.
     fn store(self, store: &Store, mut body: Body) -> Result<(), Failure> {
         let mut batch = store.castore().batch()?;
@@ -104,12 +128,7 @@ impl Upload {
             }
         };
         let file_hash = NarHash::from_bytes(file_hash.into());
-        if file_hash != self.file_hash {
-            return Err(Failure::bad_request(format!(
-                "the body sent to nar/{} has the hash {file_hash}, and not the one in that name",
-                self.name
-            )));
-        }
+        self.check_hash(file_hash)?;
         // IMPORTANT: the contents are durable before anything names them.
         batch.commit()?;
         let uploaded = UploadedNar {

@@ -58,8 +58,11 @@ fn what_is_right_is_served_as_it_came() {
     assert_eq!((parsed.file_hash, parsed.file_size), (Some(*hash), Some(size)));
     assert_eq!(parsed.deriver, Some(path(3, "it.drv")));
 
-    // Our own signature, when it comes back, is not there twice.
+    // Our own signature, when it comes back, is not there twice; what only says that it is
+    // ours is not there at all.
     facts(&mut info).signatures.push(ours.clone());
+    let forged = SigningKey::generate("test-1", [9; 32]).expect("a valid name").sign(b"x");
+    facts(&mut info).signatures.push(forged);
     store.put_path_info(info).expect("memory");
     let again = store.served(served.store_path.hash()).expect("memory").expect("it is right");
     assert_eq!(again.signatures, served.signatures);
@@ -69,6 +72,12 @@ fn what_is_right_is_served_as_it_came() {
 fn what_is_wrong_is_not_served() {
     assert!(served_after(|_| {}).is_some());
     assert!(served_after(|info| facts(info).nar_size += 1).is_none());
+    // A content address that the store path does not follow from.
+    let wrong_address = |info: &mut PathInfo| {
+        let address = "fixed:r:sha256:0000000000000000000000000000000000000000000000000000";
+        facts(info).ca = Some(address.parse().expect("a content address"));
+    };
+    assert!(served_after(wrong_address).is_none());
     assert!(served_after(|info| facts(info).nar_hash = NarHash::from_bytes([0; 32])).is_none());
     // Who does not know the size may still say a hash, and be wrong.
     let wrong_hash = |info: &mut PathInfo| {

@@ -83,6 +83,17 @@ fn a_body_with_another_hash_leaves_nothing() {
 }
 
 #[test]
+fn another_body_for_a_nar_that_is_stored() {
+    let cache = Cache::start();
+    let nar = nar_of_tree(10, "true");
+    let url = format!("nar/{}", nar_name(&nar, ""));
+    assert_eq!(cache.put(&url, &nar).status, 201);
+    assert_eq!(cache.put(&url, &nar).status, 200);
+    cache.put(&url, b"something else").assert_refused(400, "and not the one in that name");
+    assert!(cache.get(&url).body == nar);
+}
+
+#[test]
 fn bodies_that_are_no_nar() {
     let cache = Cache::start();
     let nar = nar_of_tree(100_000, "true");
