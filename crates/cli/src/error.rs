@@ -24,6 +24,9 @@ pub(crate) enum CliError {
     /// The place is not in the store path.
     #[error("{0}")]
     NoPlace(String),
+    /// The store path is known, but not all of its contents are stored.
+    #[error("{0}")]
+    NoContents(String),
     /// There is no store where one was looked for.
     #[error("there is no store in {} yet", data_dir.display())]
     NoStore { data_dir: PathBuf },
@@ -105,6 +108,7 @@ impl CliError {
             Self::Config(_) => (USAGE, Some("`granary help daemon` explains the options, which are the keys".to_owned())),
             Self::NoPath(_) => (NOT_FOUND, Some("--store and --data-dir choose another store".to_owned())),
             Self::NoPlace(_) => (NOT_FOUND, Some("`granary ls -R` lists what is in a store path".to_owned())),
+            Self::NoContents(_) => (NOT_FOUND, Some("a path may be put before its contents: push or import it again to complete it".to_owned())),
             Self::NoStore { .. } => (
                 NOT_FOUND,
                 Some("`granary import PATH` or `granary daemon` makes one; --data-dir and --store choose another".to_owned()),
@@ -191,7 +195,7 @@ fn store_ending(error: &StoreError) -> (u8, Option<String>) {
         StoreError::Corrupt(_) => (DAMAGE, Some(damage_hint())),
         StoreError::Denied(_) => (
             FAILURE,
-            Some("only clients on the daemon's own machine may write, unless it was started with --allow-anonymous-writes".to_owned()),
+            Some("it takes writes over loopback addresses and Unix sockets only, unless it was started with --allow-anonymous-writes".to_owned()),
         ),
         StoreError::Invalid(_) | StoreError::TooLarge(_) | StoreError::Unavailable(_) => {
             (FAILURE, None)

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt as _};
 
-use granary_castore::{Error, Node};
+use granary_castore::Node;
 use granary_nix_formats::{STORE_DIR, StorePath, StorePathHash};
 use granary_store::PathInfo;
 
@@ -103,7 +103,7 @@ impl TreePath {
                 }
             };
             let directory = target.castore().directory(&digest)?.ok_or_else(|| {
-                Error::corrupt(format!("directory {digest} of {walked} is missing"))
+                CliError::NoContents(format!("directory {digest} of {walked} is not stored"))
             })?;
             let entry = directory.get(name).cloned();
             walked = format!("{walked}/{}", String::from_utf8_lossy(name));

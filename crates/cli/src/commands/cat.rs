@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
-use granary_castore::{BlobDigest, Error, Node};
+use granary_castore::{BlobDigest, Node};
 
 use crate::{
     error::{CliError, Result},
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn write(target: &Target, digest: &BlobDigest) -> Result<()> {
-    let missing = || Error::corrupt(format!("blob {digest} is missing"));
+    let missing = || CliError::NoContents(format!("blob {digest} is not stored"));
     let mut blob = target.castore().open(digest)?.ok_or_else(missing)?;
     let mut stdout = io::stdout().lock();
     let mut offset = 0;

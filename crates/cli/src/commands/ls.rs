@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
         let directory = self
             .directories
             .directory(digest)?
-            .ok_or_else(|| Error::corrupt(format!("directory {digest} is missing")))?;
+            .ok_or_else(|| CliError::NoContents(format!("directory {digest} is not stored")))?;
         self.open.push(Open { path, directory, next: 0 });
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
-use granary_castore::Error;
 use granary_store::NarPlan;
 
 use crate::{
@@ -41,7 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let target = Target::open(&args.target, Missing::Refuse)?;
     let (path_info, node) = path.node(&target)?;
     let plan = NarPlan::new(&**target.castore(), &node)?.ok_or_else(|| {
-        Error::corrupt(format!("contents of {} are missing", path_info.store_path.absolute()))
+        let path = path_info.store_path.absolute();
+        CliError::NoContents(format!("not all directories of {path} are stored"))
     })?;
     let progress = Progress::bytes_of("writing");
     progress.set(0, plan.nar_size());
