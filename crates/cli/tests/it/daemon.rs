@@ -172,3 +172,25 @@ fn starts_again_after_a_crash() {
     assert_eq!(home.output(["cat", &store_path]), b"contents\n");
     daemon.stop();
 }
+
+/// As a service manager does it: the socket is file descriptor 3 of the process.
+#[test]
+fn takes_sockets_that_it_is_passed() {
+    let home = Home::new();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("it is bound");
+    let granary = home.granary(["daemon"]);
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#])
+        .arg(granary.get_program())
+        .args(granary.get_args())
+        .env_clear()
+        .envs(granary.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(std::os::fd::OwnedFd::from(socket));
+    let daemon = Daemon::start(command);
+    assert_eq!(daemon.urls(), [format!("http://{address}")]);
+    let cache_info = get(&daemon, "/nix-cache-info");
+    assert!(cache_info.contains("StoreDir: /nix/store"), "{cache_info}");
+    daemon.stop();
+}
