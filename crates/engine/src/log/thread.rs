@@ -75,6 +75,23 @@ struct Shared {
     pending: Pending,
     /// How many segments were lost to failed writes.
     losses: AtomicU64,
+    /// Why the last one was.
+    last_loss: Mutex<Option<Error>>,
+}
+
+impl Shared {
+    /// An error with its reason, if a segment was lost since the count was `losses`.
+    fn check_losses(&self, losses: u64) -> Result<()> {
+        if self.losses.load(Ordering::Acquire) == losses {
+            return Ok(());
+        }
+        let error = Error::unavailable("a write failed and took a part of this batch with it");
+        let reason = self.last_loss.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Err(match reason {
+            Some(reason) => error.because(reason),
+            None => error,
+        })
+    }
 }
 
 impl Log {
@@ -97,6 +114,12 @@ impl Log {
     /// To be noted when a batch starts, and given when it commits.
     pub(crate) fn losses(&self) -> u64 {
         self.shared.losses.load(Ordering::Acquire)
+    }
+
+    /// Fails if a segment was lost since the count was `losses`: then a batch that began at
+    /// that count can only fail, and need not go on.
+    pub(crate) fn check_losses(&self, losses: u64) -> Result<()> {
+        self.shared.check_losses(losses)
     }
 
     /// Sends a request that has no answer. Waits while the queue is full.
@@ -365,6 +388,8 @@ impl Appender {
                 // IMPORTANT: in this order. A batch that begins now must either not see the
                 // lost objects any more, or fail for having begun before the loss.
                 self.shared.pending.remove(keys);
+                *self.shared.last_loss.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(error.clone());
                 self.shared.losses.fetch_add(1, Ordering::AcqRel);
                 for (_, answer) in self.waiting.drain(..) {
                     reply(&answer, Err(error.clone()));
@@ -422,15 +447,8 @@ impl Appender {
             Some(poison) => Err(poison.clone()),
             None => self.sync(),
         };
-        let losses = self.shared.losses.load(Ordering::Acquire);
-        for (losses_before, answer) in self.waiting.drain(..) {
-            let result = match &result {
-                Ok(()) if losses != losses_before => Err(Error::unavailable(
-                    "a write failed while this batch was on its way, and took a part of it; \
-                     try again",
-                )),
-                result => result.clone(),
-            };
+        for (losses, answer) in self.waiting.drain(..) {
+            let result = result.clone().and_then(|()| self.shared.check_losses(losses));
             reply(&answer, result);
         }
     }

@@ -85,6 +85,7 @@ impl EngineBatch {
 
     /// Claims an object that must be sent; false if it is there or on its way.
     fn claim(&mut self, key: PendingKey) -> Result<bool> {
+        self.engine.log.check_losses(self.losses)?;
         if self.claims.contains(&key) || self.engine.is_stored(&key)? {
             return Ok(false);
         }

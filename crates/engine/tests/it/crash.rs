@@ -283,6 +283,24 @@ fn a_write_that_fails_can_be_tried_again() {
     assert!(read.as_ref() == Some(&contents));
 }
 
+/// A batch whose early part was lost, before it asked for anything to be durable.
+#[test]
+fn a_large_batch_learns_early_and_why() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let engine = open(&disk, &index).expect("a new store");
+    put_blob(&engine, b"before").expect("stored");
+    disk.set_fault(disk.operations(), Fault::DiskFull);
+    let mut random = Random::new(11);
+    let mut batch = engine.batch().expect("open");
+    let refused =
+        (0..200).find_map(|_| batch.put_blob(random.incompressible(900_000).into()).err());
+    let error = refused.expect("180 MB after the first write failed, it knows");
+    assert!(granary_castore::Chain(&error).to_string().contains("injected"), "{error:?}");
+    let error = batch.commit().expect_err("a part of it is lost");
+    assert!(granary_castore::Chain(&error).to_string().contains("injected"), "{error:?}");
+    put_blob(&engine, b"afterwards").expect("there is room again");
+}
+
 #[test]
 fn a_sync_that_fails_ends_writing_until_reopened() {
     let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
