@@ -63,4 +63,63 @@ pub trait BlobReader: Send {
     ///
     /// [`Error::Corrupt`](crate::Error::Corrupt) if what is stored is damaged.
     fn read_at(&mut self, offset: u64, max_bytes: usize) -> Result<Bytes>;
+
+    /// The extent that holds the byte at `offset`; `None` at or behind the end.
+    ///
+    /// A store that keeps no extents reads here and now, and gives what it read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if what is stored is damaged.
+    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+        let bytes = self.read_at(offset, MAX_READ_EXTENT_BYTES)?;
+        Ok((!bytes.is_empty()).then(|| ExtentAt { start: offset, extent: Box::new(bytes) }))
+    }
+}
+
+/// Most bytes of an extent that was read when it was asked for.
+const MAX_READ_EXTENT_BYTES: usize = 1 << 20;
+
+/// An extent, and its place in its blob.
+pub struct ExtentAt {
+    /// Where it begins in the blob.
+    pub start: u64,
+    /// The extent.
+    pub extent: Box<dyn BlobExtent>,
+}
+
+/// Bytes of a blob that its store keeps together, so that reading all of them costs no more
+/// than reading one: at least one byte and at most a few MiB. It stands for itself: it may be
+/// read on another thread, and later, than its blob.
+pub trait BlobExtent: Send + Sync {
+    /// Its length in bytes.
+    fn size_bytes(&self) -> u64;
+
+    /// All of its bytes, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if what is stored is damaged.
+    fn read(&self) -> Result<Bytes>;
+
+    /// The same bytes as one zstd frame that declares its content size, if the store keeps
+    /// them so. They are verified as what was stored, without being decompressed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if what is stored is damaged.
+    fn read_zstd(&self) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+}
+
+/// Bytes that were read already.
+impl BlobExtent for Bytes {
+    fn size_bytes(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self) -> Result<Bytes> {
+        Ok(self.clone())
+    }
 }
