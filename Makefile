@@ -7,7 +7,11 @@ CARGO ?= cargo
 GRANARY_TEST_TOOLS ?= target/test-tools
 export GRANARY_TEST_TOOLS := $(abspath $(GRANARY_TEST_TOOLS))
 
-.PHONY: help build test test-tools lint fmt clippy doc check
+PYTHON ?= python3
+# What the benchmark is told, as in BENCH='--only import --rounds 5'.
+BENCH ?=
+
+.PHONY: help build test test-tools test-bench lint fmt clippy doc check bench
 
 help:
 	@echo 'make build       target/release/granary'
@@ -15,15 +19,24 @@ help:
 	@echo 'make test-tools  only the tools'
 	@echo 'make lint        formatting, clippy and documentation, warnings denied'
 	@echo 'make check       lint and test'
+	@echo 'make bench       measures everything beside other programs: docs/performance.md'
 
 build:
 	$(CARGO) build --release --locked
 
-test: test-tools
+test: test-tools test-bench
 	$(CARGO) test --workspace --locked
 
 test-tools:
 	scripts/test-tools.sh
+
+# The benchmark's own parts: formats, tables.
+test-bench: test-tools
+	PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m bench --self-test
+
+# Not among the tests: it takes half an hour, 30 GB and the network.
+bench:
+	CARGO='$(CARGO)' PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m bench $(BENCH)
 
 lint: fmt clippy doc
 

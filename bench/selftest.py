@@ -1,0 +1,145 @@
+"""Tests of those parts of the benchmark that can be wrong without anybody noticing."""
+
+import hashlib
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from . import closure, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
+from .samples import Samples
+from .targets import AtMost, Figure, Ratio, Row, rows
+from .workloads import index
+
+
+class Formats(unittest.TestCase):
+    """Nix's formats."""
+
+    def test_base_32_is_that_of_nix(self):
+        # `nix hash to-base32` of the SHA-256 of nothing.
+        digest = hashlib.sha256(b"").digest()
+        expected = "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73"
+        self.assertEqual(nixbase32.encode(digest), expected)
+        self.assertEqual(len(nixbase32.encode(b"\xff" * 20)), 32)
+
+    def test_nar_has_every_kind_of_node(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            root = Path(scratch) / "root"
+            root.mkdir()
+            (root / "b").write_bytes(b"123456789")
+            (root / "b").chmod(0o755)
+            (root / "a").symlink_to("b")
+            pieces = []
+            nar.write(root, pieces.append)
+        archive = b"".join(pieces)
+
+        def word(text):
+            return len(text).to_bytes(8, "little") + text + b"\0" * (-len(text) % 8)
+
+        expected = b"".join(
+            map(
+                word,
+                [b"nix-archive-1", b"(", b"type", b"directory"]
+                + [b"entry", b"(", b"name", b"a", b"node"]
+                + [b"(", b"type", b"symlink", b"target", b"b", b")", b")"]
+                + [b"entry", b"(", b"name", b"b", b"node", b"(", b"type", b"regular"]
+                + [b"executable", b"", b"contents", b"123456789", b")", b")", b")"],
+            )
+        )
+        self.assertEqual(archive, expected)
+
+    def test_narinfo_comes_back_as_it_was_written(self):
+        references = ("x-a", "y-b")
+        info = narinfo.NarInfo("/nix/store/x-a", "nar/a.nar", "none", "f", 1, "n", 2, references)
+        self.assertEqual(narinfo.parse(info.render()), info)
+
+
+class Closures(unittest.TestCase):
+    """The generator."""
+
+    def test_references_make_no_cycle(self):
+        depends = {
+            "a": frozenset({"b", "elsewhere"}),
+            "b": frozenset({"a", "c"}),
+            "c": frozenset({"libc6"}),
+            "libc6": frozenset({"c"}),
+        }
+        order = closure.reference_order(depends)
+        self.assertEqual(sorted(order), sorted(depends))
+        self.assertEqual(order, ["c", "libc6", "b", "a"])
+
+    def test_a_dependency_is_the_first_of_its_alternatives(self):
+        found = debian.dependencies("libc6 (>= 2.36), awk | mawk, perl:any", "dpkg(>= 1)", "")
+        self.assertEqual(found, {"libc6", "awk", "perl", "dpkg"})
+
+    def test_only_hashes_in_store_paths_are_replaced(self):
+        old, new = b"0" * 31 + b"1", b"1" * 32
+        text = b"/nix/store/%s-x %s /nix/store/%s-y" % (old, old, b"2" * 32)
+        replaced = closure.substitute(text, {old: new})
+        self.assertEqual(replaced, b"/nix/store/%s-x %s /nix/store/%s-y" % (new, old, b"2" * 32))
+
+    def test_the_list_has_as_many_packages_as_the_method_says(self):
+        self.assertEqual(len(corpora.package_names(corpora.PACKAGES)), 330)
+
+
+class Clients(unittest.TestCase):
+    """What is asked for, and what programs print."""
+
+    def test_connections_share_all_bytes_evenly(self):
+        sizes = {f"u{number}": number for number in range(1, 9)}
+        parts = curl.shares(sizes, 2)
+        self.assertEqual(sorted(url for part in parts for url in part), sorted(sizes))
+        self.assertEqual({sum(sizes[url] for url in part) for part in parts}, {18})
+        self.assertEqual(curl.shares({"only": 1}, 16), [["only"]])
+
+    def test_the_last_speed_of_zstd_counts(self):
+        line = " 3#s.tar : 100 ->\r 3#s.tar : 100 -> 25 (x4.000),  250.1 MB/s, 900.0 MB/s\r"
+        self.assertEqual(machine.zstd_speed(line), 250.1)
+
+    def test_figures_of_the_index_are_those_of_its_last_line(self):
+        printed = 'noise\n{"open_seconds": 9}\n{"open_seconds": 0.5, "name": "x", "chunks": 3}\n'
+        self.assertEqual(index.figures(printed), {"open_seconds": 0.5, "chunks": 3})
+
+
+class Tables(unittest.TestCase):
+    """The judgement."""
+
+    def setUp(self):
+        self.samples = Samples()
+        for round, (own, other) in enumerate([(1.0, 4.0), (9.0, 4.0), (2.0, 5.0)]):
+            self.samples.add("w", "granary", round, seconds=own)
+            self.samples.add("w", "peer", round, seconds=other)
+        self.own = Figure("w", "granary", "seconds", "s")
+        self.peer = Figure("w", "peer", "seconds", "s")
+
+    def row(self, *criteria):
+        return Row("work", self.own, [self.peer], criteria)
+
+    def test_medians_decide(self):
+        self.assertIs(self.row(Ratio(0.5, self.own, self.peer)).met(self.samples), True)
+        self.assertIs(self.row(Ratio(0.49, self.own, self.peer)).met(self.samples), False)
+        both = self.row(Ratio(0.5, self.own, self.peer), AtMost(1.9, self.own))
+        self.assertIs(both.met(self.samples), False)
+
+    def test_what_was_not_measured_is_not_met(self):
+        absent = Figure("w", "absent", "seconds", "s")
+        self.assertIsNone(self.row(Ratio(1, self.own, absent)).met(self.samples))
+        text = table.targets([self.row(Ratio(1, self.own, absent))], self.samples)
+        self.assertIn("not measured", text)
+
+    def test_a_row_shows_figures_ratio_and_verdict(self):
+        text = table.targets([self.row(Ratio(0.5, self.own, self.peer))], self.samples)
+        cells = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+        expected = ["work", "2.00 s", "peer 4.00 s", "0.50 x peer", "≤ 0.5 x peer", "yes"]
+        self.assertEqual(cells, expected)
+
+    def test_every_row_stands_without_figures(self):
+        text = table.targets(rows(), Samples())
+        self.assertEqual(len(text.splitlines()), len(rows()) + 2)
+        self.assertNotIn("yes", text)
+
+
+def passes() -> bool:
+    """Runs all tests, and says whether they passed."""
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    return unittest.TextTestRunner(verbosity=1).run(suite).wasSuccessful()

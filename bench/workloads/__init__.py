@@ -1,0 +1,1 @@
+"""What is measured. Each module has a `measure`, which fills the samples of a run."""

@@ -1,0 +1,40 @@
+"""Importing the source of Linux: into a new store, and again into the same."""
+
+from .. import disk
+from ..bench import Bench
+from ..corpora import warm
+from ..peers import Borg, Nix, Restic, Tar
+from ..process import Finished
+
+
+def measure(bench: Bench) -> None:
+    """Times Granary, restic, borg, Nix, and tar as the yardstick; sizes on the way."""
+    tree = bench.corpora.linux
+    stores = [
+        bench.granary_store(),
+        Restic(bench.stores / "restic"),
+        Borg(bench.stores / "borg"),
+        Nix(bench.stores / "nix"),
+        Tar(),
+    ]
+    for round, store in bench.alternating(stores):
+        # Before each: what stores write pushes out of the page cache what was read long ago.
+        warm(tree)
+        if isinstance(store, Tar):
+            bench.record("read", store.name, round, **_figures(store.add(tree)))
+            continue
+        store.prepare()
+        bench.record("import", store.name, round, **_figures(store.add(tree)))
+        bench.record("disk", store.name, round, bytes=disk.usage_bytes(store.directory))
+        if not isinstance(store, Nix):
+            disk.settle()
+            bench.record("import again", store.name, round, **_figures(store.add_again(tree)))
+        disk.remove(bench.stores)
+
+
+def _figures(finished: Finished) -> dict[str, float]:
+    return {
+        "seconds": finished.seconds,
+        "cpu_seconds": finished.cpu_seconds,
+        "peak_bytes": finished.peak_bytes,
+    }
