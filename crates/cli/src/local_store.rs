@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use granary_engine::{Engine, OpenOptions};
+use granary_engine::{Compression, Engine, OpenOptions};
 use granary_nix_formats::SigningKey;
 use granary_store::{PathInfoService as _, StatsSource, Store, StoreOptions, StoreStats};
 
@@ -41,7 +41,7 @@ pub(crate) fn open_engine(
     let mut options =
         OpenOptions { rebuild_index, progress: Some(&progress), ..OpenOptions::default() };
     if let Some(level) = compression_level {
-        options.compression_level = level;
+        options.compression = Compression::level(level);
     }
     Engine::open(data_dir, &options).map_err(|error| CliError::open(error, data_dir))
 }
@@ -102,8 +102,9 @@ impl StatsSource for LocalStore {
         let sums = self.sums()?;
         Ok(StoreStats {
             // A chunk is a blob too: it can be read as one, and most were put as one.
-            blobs: engine.chunk_count + engine.divided_blob_count,
+            blobs: engine.chunk_count + engine.patched_chunk_count + engine.divided_blob_count,
             chunks: engine.chunk_count,
+            patched_chunks: engine.patched_chunk_count,
             directories: engine.directory_count,
             path_infos: sums.path_infos,
             logical_bytes: sums.nar_bytes,

@@ -5,23 +5,47 @@ use fastcdc::v2020::FastCDC;
 /// Which rules cut: stands in the store's header. It changes whenever any boundary would.
 pub(crate) const CHUNKER_ID: u32 = 1;
 
-/// A blob up to this length is one chunk.
-pub(crate) const MIN_CHUNK_BYTES: usize = 16 << 10;
+/// Cuts blobs into chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunker {
+    average_bytes: usize,
+}
 
-/// What chunks are on average, if contents are random.
-const AVERAGE_CHUNK_BYTES: usize = 64 << 10;
+/// What chunks are on average, if contents are random, unless told otherwise.
+pub const DEFAULT_AVERAGE_CHUNK_BYTES: u32 = 64 << 10;
 
-/// No chunk is longer.
-pub(crate) const MAX_CHUNK_BYTES: usize = 256 << 10;
+/// The least and the most that the average may be set to.
+pub(crate) const AVERAGE_CHUNK_LIMITS: std::ops::RangeInclusive<u32> = (4 << 10)..=(1 << 20);
 
-/// Length of the first chunk of `data`. If `data` is not the rest of the blob, it must have
-/// at least [`MAX_CHUNK_BYTES`]: the cut then is the same whatever follows.
-pub(crate) fn first_chunk_len(data: &[u8]) -> usize {
-    if data.len() <= MIN_CHUNK_BYTES {
-        return data.len();
+impl Chunker {
+    /// One that aims at chunks of `average_bytes`; `None` if that is no power of two within
+    /// [`AVERAGE_CHUNK_LIMITS`].
+    pub(crate) fn new(average_bytes: u32) -> Option<Self> {
+        let valid =
+            average_bytes.is_power_of_two() && AVERAGE_CHUNK_LIMITS.contains(&average_bytes);
+        valid.then_some(Self { average_bytes: average_bytes as usize })
     }
-    let chunker = FastCDC::new(data, MIN_CHUNK_BYTES, AVERAGE_CHUNK_BYTES, MAX_CHUNK_BYTES);
-    chunker.cut(0, data.len()).1
+
+    /// A blob up to this length is one chunk, and no chunk but the last of a blob is shorter.
+    pub(crate) fn min_bytes(self) -> usize {
+        self.average_bytes / 4
+    }
+
+    /// No chunk is longer.
+    pub(crate) fn max_bytes(self) -> usize {
+        self.average_bytes * 4
+    }
+
+    /// Length of the first chunk of `data`. If `data` is not the rest of the blob, it must
+    /// have at least [`max_bytes`](Self::max_bytes): the cut then is the same whatever
+    /// follows.
+    pub(crate) fn first_chunk_len(self, data: &[u8]) -> usize {
+        if data.len() <= self.min_bytes() {
+            return data.len();
+        }
+        let chunker = FastCDC::new(data, self.min_bytes(), self.average_bytes, self.max_bytes());
+        chunker.cut(0, data.len()).1
+    }
 }
 
 #[cfg(test)]
@@ -40,10 +64,14 @@ mod tests {
         (0..len).map(|_| step()).collect()
     }
 
+    fn chunker() -> Chunker {
+        Chunker::new(DEFAULT_AVERAGE_CHUNK_BYTES).expect("it is valid")
+    }
+
     fn cuts(mut data: &[u8]) -> Vec<usize> {
         let mut lengths = Vec::new();
         while !data.is_empty() {
-            let len = first_chunk_len(data);
+            let len = chunker().first_chunk_len(data);
             lengths.push(len);
             data = &data[len..];
         }
@@ -56,7 +84,7 @@ mod tests {
     fn boundaries_are_golden() {
         assert_eq!(cuts(&noise(600_000, 1)), GOLDEN_NOISE);
         assert_eq!(cuts(&vec![0; 600_000]), [262_144, 262_144, 75_712]);
-        assert_eq!(cuts(&noise(MIN_CHUNK_BYTES, 2)), [MIN_CHUNK_BYTES]);
+        assert_eq!(cuts(&noise(16 << 10, 2)), [16 << 10]);
         assert_eq!(cuts(b""), [0; 0]);
     }
 
@@ -68,17 +96,19 @@ mod tests {
 
         #[test]
         fn what_follows_does_not_move_a_cut(len in 0..400_000_usize, seed in any::<u64>()) {
-            let data = noise(MAX_CHUNK_BYTES + len, seed);
-            prop_assert_eq!(first_chunk_len(&data), first_chunk_len(&data[..MAX_CHUNK_BYTES]));
+            let max_bytes = chunker().max_bytes();
+            let data = noise(max_bytes + len, seed);
+            let first = chunker().first_chunk_len(&data[..max_bytes]);
+            prop_assert_eq!(chunker().first_chunk_len(&data), first);
         }
 
         #[test]
         fn chunks_keep_their_limits(len in 0..2_000_000_usize, seed in any::<u64>()) {
             let lengths = cuts(&noise(len, seed));
             prop_assert_eq!(lengths.iter().sum::<usize>(), len);
-            prop_assert!(lengths.iter().all(|len| *len <= MAX_CHUNK_BYTES));
+            prop_assert!(lengths.iter().all(|len| *len <= chunker().max_bytes()));
             let all_but_last = lengths.split_last().map_or(&[][..], |(_, rest)| rest);
-            prop_assert!(all_but_last.iter().all(|len| *len >= MIN_CHUNK_BYTES));
+            prop_assert!(all_but_last.iter().all(|len| *len >= chunker().min_bytes()));
         }
     }
 }

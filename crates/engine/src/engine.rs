@@ -16,11 +16,12 @@ use granary_castore::{
 };
 
 use crate::{
+    chunker::Chunker,
     disk::{Disk, OsDisk},
     format::ObjectKind,
     index::Index,
     log::{Log, PendingKey, Request},
-    open::{self, Lock, OpenError, OpenOptions, OpenReport},
+    open::{self, FrameSizes, Lock, OpenError, OpenOptions, OpenReport},
     packs::Packs,
     read::{ChunkReader, DividedReader, blob_len, list_entries},
     stats::EngineStats,
@@ -49,6 +50,8 @@ pub struct Engine {
 /// What the parts of an open store share. Fields are dropped in this order: threads that
 /// send to the log, the log, what the log writes to, the lock.
 pub(crate) struct Inner {
+    pub(crate) chunker: Chunker,
+    pub(crate) frame_sizes: FrameSizes,
     pub(crate) compressors: Compressors,
     pub(crate) log: Arc<Log>,
     pub(crate) index: Arc<Index>,
@@ -95,10 +98,12 @@ impl Engine {
         options: &OpenOptions<'_>,
         lock: Option<Lock>,
     ) -> Result<Self, OpenError> {
-        let open::Opened { start, report } = open::open(&disk, index_dir, options)?;
+        let open::Opened { start, chunker, report } = open::open(&disk, index_dir, options)?;
         let (index, packs) = (Arc::clone(&start.index), Arc::clone(&start.packs));
-        let compressors = Compressors::start(start.compression_level)?;
+        let compressors = Compressors::start(start.compression)?;
         let inner = Inner {
+            chunker,
+            frame_sizes: options.frame_sizes,
             compressors,
             log: Arc::new(Log::start(start)?),
             index,
@@ -132,6 +137,7 @@ impl Engine {
         Ok(EngineStats {
             chunk_count: totals.chunks,
             chunk_bytes: totals.chunk_bytes,
+            patched_chunk_count: totals.patched_chunks,
             divided_blob_count: totals.divided_blobs,
             directory_count: totals.directories,
             directory_bytes: totals.directory_bytes,
@@ -165,16 +171,20 @@ impl Inner {
         })
     }
 
-    /// Notes that a read found damage.
-    pub(crate) fn note_damage(&self, error: &Error) {
-        self.damaged_reads.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(error = %Chain(error), "damage found; it is not served");
+    /// Counts and logs `error` if it says that a read found damage, and gives it back.
+    pub(crate) fn note_if_damage(&self, error: Error) -> Error {
+        if matches!(error, Error::Corrupt(_)) {
+            self.damaged_reads.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(error = %Chain(&error), "damage found; it is not served");
+        }
+        error
     }
 }
 
 impl BlobService for Engine {
     fn stat(&self, digest: &BlobDigest) -> Result<Option<BlobStat>> {
-        if let Some(size_bytes) = self.inner.chunk_len(digest.as_bytes())? {
+        if let Some(located) = self.inner.index.located(ObjectKind::Chunk, digest.as_bytes())? {
+            let size_bytes = self.inner.chunk_len(digest.as_bytes(), &located)?;
             return Ok(Some(BlobStat { size_bytes }));
         }
         let record = self.inner.index.blob(digest.as_bytes())?;
@@ -204,9 +214,8 @@ impl BlobService for Engine {
 
     fn open(&self, digest: &BlobDigest) -> Result<Option<Box<dyn BlobReader>>> {
         let engine = Arc::clone(&self.inner);
-        if let Some(size_bytes) = engine.chunk_len(digest.as_bytes())? {
-            let digest = *digest.as_bytes();
-            return Ok(Some(Box::new(ChunkReader { engine, digest, size_bytes, chunk: None })));
+        if let Some(located) = engine.index.located(ObjectKind::Chunk, digest.as_bytes())? {
+            return Ok(Some(Box::new(ChunkReader::new(engine, *digest.as_bytes(), located)?)));
         }
         let Some(record) = engine.index.blob(digest.as_bytes())? else { return Ok(None) };
         Ok(Some(Box::new(DividedReader::new(engine, record)?)))

@@ -1,6 +1,7 @@
 //! The engine: the castore traits on a data directory.
 //!
-//! Contents are cut into chunks, small chunks grouped into frames, frames compressed and
+//! References are taken out of contents, what is left is cut into chunks, chunks are put into
+//! frames, and frames compressed and
 //! appended to *packs* in *segments*. The packs are the log and the only truth;
 //! the *index* says where each object lies, and is derived from them. The byte layout stands
 //! in `docs/pack-format.md`.
@@ -22,6 +23,8 @@ mod format;
 mod index;
 
 mod chunker;
+mod compression;
+mod normalise;
 mod packs;
 
 mod log;
@@ -33,14 +36,15 @@ mod open;
 mod engine;
 mod stats;
 
+pub use chunker::DEFAULT_AVERAGE_CHUNK_BYTES;
+pub use compression::Compression;
 pub use disk::{Disk, DiskError, DiskFile, DiskResult, OsDisk};
 pub use engine::{
     Engine, MAX_KEY_BYTES, MAX_RECORD_WRITES, MAX_RECORD_WRITES_BYTES, MAX_VALUE_BYTES,
 };
 pub use format::FORMAT_VERSION;
 pub use open::{
-    CutTail, DEFAULT_COMPRESSION_LEVEL, DEFAULT_PACK_BYTES, Damage, OpenError, OpenOptions,
-    OpenReport, Progress,
+    CutTail, DEFAULT_PACK_BYTES, Damage, FrameSizes, OpenError, OpenOptions, OpenReport, Progress,
 };
 pub use packs::PackId;
 pub use stats::EngineStats;

@@ -11,7 +11,7 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     disk::{Disk, DiskFile, read_range},
-    format::{MAX_FRAME_RAW_BYTES, unpack_frame},
+    format::{FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, PackedFrame, unpack_frame},
     index::Location,
 };
 
@@ -134,26 +134,50 @@ impl Packs {
         Ok(raw.slice(start..start + len))
     }
 
-    fn frame(&self, location: &Location) -> Result<Bytes> {
+    /// The raw bytes of the frame that an object lies in, for whoever wants but some of them
+    /// now: what is left may be wanted soon.
+    pub(crate) fn frame(&self, location: &Location) -> Result<Bytes> {
         let key = (location.pack, location.frame_offset);
         if let Some(frame) = self.frames.get(&key) {
             return Ok(frame);
         }
-        let (_, file) = self.file(location.pack)?;
-        let frame_len = location.frame_len as usize;
-        if frame_len > MAX_FRAME_RAW_BYTES + crate::format::FRAME_HEADER_BYTES {
-            return Err(self.damaged(location, "the frame is larger than frames may be"));
-        }
-        let stored = read_range(&*file, u64::from(location.frame_offset), frame_len)?;
-        let raw = unpack_frame(&stored.into())
-            .map_err(|problem| self.damaged(location, "the frame is damaged").because(problem))?;
+        let raw = self.unpack(location, &self.stored_frame(location)?)?;
         if (location.len as usize) < raw.len() {
             self.frames.insert(key, raw.clone());
         }
         Ok(raw)
     }
 
-    fn damaged(&self, location: &Location, problem: &str) -> Error {
+    /// The raw bytes of the frame that an object lies in, for whoever wants all of them.
+    pub(crate) fn whole_frame(&self, location: &Location) -> Result<Bytes> {
+        match self.frames.get(&(location.pack, location.frame_offset)) {
+            Some(frame) => Ok(frame),
+            None => self.unpack(location, &self.stored_frame(location)?),
+        }
+    }
+
+    fn unpack(&self, location: &Location, stored: &Bytes) -> Result<Bytes> {
+        unpack_frame(stored)
+            .map_err(|problem| self.damaged(location, "the frame is damaged").because(problem))
+    }
+
+    /// The frame that an object lies in as it is stored, its checksum checked.
+    pub(crate) fn packed_frame(&self, location: &Location) -> Result<PackedFrame> {
+        PackedFrame::check(self.stored_frame(location)?)
+            .map_err(|problem| self.damaged(location, "the frame is damaged").because(problem))
+    }
+
+    /// Header and stored bytes of a frame, unchecked.
+    fn stored_frame(&self, location: &Location) -> Result<Bytes> {
+        let (_, file) = self.file(location.pack)?;
+        let frame_len = location.frame_len as usize;
+        if frame_len > MAX_FRAME_RAW_BYTES + FRAME_HEADER_BYTES {
+            return Err(self.damaged(location, "the frame is larger than frames may be"));
+        }
+        Ok(read_range(&*file, u64::from(location.frame_offset), frame_len)?.into())
+    }
+
+    pub(crate) fn damaged(&self, location: &Location, problem: &str) -> Error {
         let name = self.id(location.pack).map_or_else(|_| "a pack".to_owned(), PackId::file_name);
         Error::corrupt(format!("{name} at byte {}: {problem}", location.frame_offset))
     }

@@ -8,6 +8,9 @@ pub struct EngineStats {
     /// Their bytes before compression: what remains of all contents once nothing is held
     /// twice.
     pub chunk_bytes: u64,
+    /// Distinct chunks that are kept as others with the hashes of some references replaced.
+    /// They are not among `chunk_count`.
+    pub patched_chunk_count: u64,
     /// Distinct blobs of more than one chunk.
     pub divided_blob_count: u64,
     /// Distinct directories.

@@ -9,6 +9,7 @@ impl From<StoreStats> for StatsResponse {
         let StoreStats {
             blobs,
             chunks,
+            patched_chunks,
             directories,
             path_infos,
             logical_bytes,
@@ -21,6 +22,7 @@ impl From<StoreStats> for StatsResponse {
         Self {
             blobs,
             chunks,
+            patched_chunks,
             directories,
             path_infos,
             logical_bytes,
@@ -38,6 +40,7 @@ impl From<StatsResponse> for StoreStats {
         let StatsResponse {
             blobs,
             chunks,
+            patched_chunks,
             directories,
             path_infos,
             logical_bytes,
@@ -50,6 +53,7 @@ impl From<StatsResponse> for StoreStats {
         Self {
             blobs,
             chunks,
+            patched_chunks,
             directories,
             path_infos,
             logical_bytes,
@@ -71,6 +75,7 @@ mod tests {
         let stats = StoreStats {
             blobs: 1,
             chunks: 2,
+            patched_chunks: 11,
             directories: 3,
             path_infos: 4,
             logical_bytes: 5,

@@ -10,6 +10,9 @@ pub struct StoreStats {
     pub blobs: u64,
     /// Distinct chunks.
     pub chunks: u64,
+    /// Distinct chunks that are kept as others with the hashes of some references replaced;
+    /// not among `chunks`.
+    pub patched_chunks: u64,
     /// Distinct directories.
     pub directories: u64,
     /// Path infos.

@@ -41,6 +41,39 @@ impl Random {
         bytes
     }
 
+    /// `len` bytes like [`compressible`](Self::compressible), in which store paths are named:
+    /// `hashes` different ones, at about every `every` bytes, some of them cut off or
+    /// otherwise no references. With another seed for the hashes only those differ.
+    pub fn with_references(
+        &mut self,
+        len: usize,
+        hashes: usize,
+        every: usize,
+        hash_seed: u64,
+    ) -> Vec<u8> {
+        const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+        let mut hash_random = Random::new(hash_seed);
+        let hashes: Vec<[u8; 32]> =
+            (0..hashes).map(|_| std::array::from_fn(|_| ALPHABET[hash_random.below(32)])).collect();
+        let mut bytes = Vec::with_capacity(len + 64);
+        while bytes.len() < len {
+            let text = 1 + self.below(2 * every);
+            bytes.extend_from_slice(&self.compressible(text));
+            bytes.extend_from_slice(b"/nix/store/");
+            let hash = &hashes[self.below(hashes.len())];
+            match self.below(8) {
+                0 => bytes.extend_from_slice(&ALPHABET[..self.below(32)]),
+                1 => bytes.extend_from_slice(b"nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-"),
+                _ => {
+                    bytes.extend_from_slice(hash);
+                    bytes.extend_from_slice(b"-name/lib:");
+                }
+            }
+        }
+        bytes.truncate(len);
+        bytes
+    }
+
     /// `len` bytes of something like source text: words from a small vocabulary, in lines.
     pub fn compressible(&mut self, len: usize) -> Vec<u8> {
         const WORDS: [&str; 16] = [

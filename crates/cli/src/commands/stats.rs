@@ -32,6 +32,7 @@ struct Object {
     directories: u64,
     blobs: u64,
     chunks: u64,
+    patched_chunks: u64,
     packs: u64,
     logical_bytes: u64,
     unique_bytes: u64,
@@ -56,6 +57,7 @@ impl Object {
             directories: stats.directories,
             blobs: stats.blobs,
             chunks: stats.chunks,
+            patched_chunks: stats.patched_chunks,
             packs: stats.packs,
             logical_bytes: stats.logical_bytes,
             unique_bytes: stats.unique_bytes,
@@ -81,6 +83,7 @@ impl Object {
         count("directories", self.directories)?;
         count("blobs", self.blobs)?;
         count("chunks", self.chunks)?;
+        count("patched chunks", self.patched_chunks)?;
         count("packs", self.packs)?;
         bytes("logical", self.logical_bytes, None)?;
         bytes("unique", self.unique_bytes, self.deduplication_ratio)?;

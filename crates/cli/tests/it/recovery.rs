@@ -130,7 +130,7 @@ fn another_format_is_refused() {
     for args in [&["stats"][..], &["daemon", "--listen", "127.0.0.1:0"], &["recover"]] {
         let (code, stderr) = home.failure(args);
         assert_eq!(code, 4, "{stderr}");
-        assert!(stderr.contains("version 2") && stderr.contains("version 1"), "{stderr}");
+        assert!(stderr.contains("version 3") && stderr.contains("version 2"), "{stderr}");
         assert!(stderr.contains("hint: "), "{stderr}");
     }
     fs::write(&path, header).expect("the disk takes it");

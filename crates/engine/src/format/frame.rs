@@ -5,7 +5,9 @@ use bytes::Bytes;
 use super::{
     checksum,
     cursor::{Cursor, Malformed, len_u32},
+    record::Object,
 };
+use crate::compression::Compressor;
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
 
@@ -27,6 +29,25 @@ pub(crate) struct FrameHeader {
     pub(crate) stored_len: u32,
     pub(crate) raw_len: u32,
     pub(crate) codec: Codec,
+    /// What lies in it, see [`contents_tag`].
+    pub(crate) contents_tag: ContentsTag,
+}
+
+/// Says what lies in a frame: the first bytes of the BLAKE3 of the digests of its objects, in
+/// order.
+///
+/// Whoever knows the digests can tell with it, and the checksum, that a frame holds just
+/// those objects, without decompressing it.
+pub(crate) type ContentsTag = [u8; 7];
+
+pub(crate) fn contents_tag<'a>(digests: impl Iterator<Item = &'a [u8; 32]>) -> ContentsTag {
+    let mut hasher = blake3::Hasher::new();
+    for digest in digests {
+        hasher.update(digest);
+    }
+    let mut tag = ContentsTag::default();
+    tag.copy_from_slice(&hasher.finalize().as_bytes()[..7]);
+    tag
 }
 
 /// A frame as it goes into a segment: header and stored bytes.
@@ -36,17 +57,11 @@ pub(crate) struct StoredFrame {
 }
 
 impl StoredFrame {
-    /// Compresses `raw`, or takes it as it is if that is not worth it.
-    pub(crate) fn compress(raw: &[u8], compressor: &mut zstd::bulk::Compressor<'_>) -> Self {
-        let mut packed = Vec::with_capacity(zstd::zstd_safe::compress_bound(raw.len()));
-        // The buffer has zstd's own bound, so an error means that memory is short; storing
-        // the bytes as they are is right then too.
-        let compressed = compressor.compress_to_buffer(raw, &mut packed).is_ok();
-        // Saving less than a sixteenth is not worth decompressing for.
-        let (codec, stored) = if compressed && packed.len() + raw.len() / 16 < raw.len() {
-            (Codec::Zstd, packed.as_slice())
-        } else {
-            (Codec::Raw, raw)
+    /// Compresses `raw`, in which `objects` lie, or takes it as it is if that is not worth it.
+    pub(crate) fn compress(raw: &[u8], objects: &[Object], compressor: &mut Compressor) -> Self {
+        let (codec, stored) = match compressor.compress(raw) {
+            Some(packed) => (Codec::Zstd, packed),
+            None => (Codec::Raw, raw),
         };
         let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + stored.len());
         bytes.resize(FRAME_HEADER_BYTES, 0);
@@ -55,6 +70,8 @@ impl StoredFrame {
         bytes[..4].copy_from_slice(&stored_len.to_le_bytes());
         bytes[4..8].copy_from_slice(&len_u32(raw.len()).to_le_bytes());
         bytes[8] = codec.id();
+        let tag = contents_tag(objects.iter().map(|object| &object.digest));
+        bytes[9..16].copy_from_slice(&tag);
         let sum = checksum(&[&bytes[..16], &bytes[FRAME_HEADER_BYTES..]]);
         bytes[16..FRAME_HEADER_BYTES].copy_from_slice(&sum);
         Self { bytes }
@@ -76,15 +93,16 @@ impl FrameHeader {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(bytes);
         let (stored_len, raw_len) = (cursor.u32()?, cursor.u32()?);
-        let codec = match cursor.array::<8>()? {
-            [0, 0, 0, 0, 0, 0, 0, 0] => Codec::Raw,
-            [1, 0, 0, 0, 0, 0, 0, 0] => Codec::Zstd,
+        let codec = match cursor.u8()? {
+            0 => Codec::Raw,
+            1 => Codec::Zstd,
             _ => return Err(Malformed("the frame has an unknown codec")),
         };
+        let contents_tag = cursor.array()?;
         if raw_len as usize > MAX_FRAME_RAW_BYTES || stored_len > raw_len {
             return Err(Malformed("the frame is larger than frames may be"));
         }
-        Ok(Self { stored_len, raw_len, codec })
+        Ok(Self { stored_len, raw_len, codec, contents_tag })
     }
 
     /// Header and stored bytes together.
@@ -103,6 +121,37 @@ pub(crate) fn check(bytes: &[u8]) -> Result<FrameHeader, Malformed> {
         return Err(Malformed("the checksum of the frame is wrong"));
     }
     Ok(header)
+}
+
+/// A whole stored frame that was checked, and not decompressed.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedFrame {
+    header: FrameHeader,
+    bytes: Bytes,
+}
+
+impl PackedFrame {
+    pub(crate) fn check(bytes: Bytes) -> Result<Self, Malformed> {
+        Ok(Self { header: check(&bytes)?, bytes })
+    }
+
+    /// Length of its raw bytes.
+    pub(crate) fn raw_len(&self) -> u64 {
+        self.header.raw_len.into()
+    }
+
+    /// Whether just the objects with these digests lie in it, in this order.
+    pub(crate) fn holds<'a>(&self, digests: impl Iterator<Item = &'a [u8; 32]>) -> bool {
+        contents_tag(digests) == self.header.contents_tag
+    }
+
+    /// The stored bytes, if they are a zstd frame.
+    pub(crate) fn zstd(&self) -> Option<Bytes> {
+        match self.header.codec {
+            Codec::Raw => None,
+            Codec::Zstd => Some(self.bytes.slice(FRAME_HEADER_BYTES..)),
+        }
+    }
 }
 
 /// Checks a whole stored frame and gives its raw bytes.
@@ -126,16 +175,20 @@ pub(crate) fn unpack(bytes: &Bytes) -> Result<Bytes, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{compression::Compression, format::ObjectKind};
 
     fn stored(raw: &[u8]) -> Vec<u8> {
-        let mut compressor = zstd::bulk::Compressor::new(3).expect("a valid level");
-        StoredFrame::compress(raw, &mut compressor).bytes
+        let mut compressor = Compressor::new(Compression::default()).expect("valid");
+        let len = len_u32(raw.len());
+        let object = Object { kind: ObjectKind::Chunk, digest: [7; 32], len };
+        StoredFrame::compress(raw, &[object], &mut compressor).bytes
     }
 
     #[test]
     fn raw_frame_is_golden() {
         let bytes = stored(b"abc");
-        let mut expected = vec![3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut expected = vec![3, 0, 0, 0, 3, 0, 0, 0, 0];
+        expected.extend(&blake3::hash(&[7; 32]).as_bytes()[..7]);
         let mut hashed = expected.clone();
         hashed.extend(b"abc");
         expected.extend(&blake3::hash(&hashed).as_bytes()[..8]);

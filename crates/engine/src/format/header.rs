@@ -3,7 +3,7 @@
 use super::{checksum, cursor::Cursor};
 
 /// Version of everything in this module. A binary reads exactly its own.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(crate) const STORE_HEADER_BYTES: usize = 64;
 pub(crate) const PACK_HEADER_BYTES: usize = 64;
@@ -41,6 +41,8 @@ pub(crate) struct StoreHeader {
     pub(crate) chunker: u32,
     /// Which rules take references out before chunking; 0 for none.
     pub(crate) normaliser: u32,
+    /// What the chunker aims at, in bytes.
+    pub(crate) average_chunk_bytes: u32,
     /// Who writes: part of each record's place in the order.
     pub(crate) writer: u64,
 }
@@ -52,6 +54,7 @@ impl StoreHeader {
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.chunker.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.normaliser.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.average_chunk_bytes.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.store_id.0);
         bytes[40..48].copy_from_slice(&self.writer.to_le_bytes());
         seal(&mut bytes);
@@ -64,9 +67,9 @@ impl StoreHeader {
             let header = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
             Ok::<_, super::Malformed>((header, StoreId(cursor.array()?), cursor.u64()?))
         };
-        let ((chunker, normaliser, _), store_id, writer) =
+        let ((chunker, normaliser, average_chunk_bytes), store_id, writer) =
             read().map_err(|_| VersionProblem::Damaged)?;
-        Ok(Self { store_id, chunker, normaliser, writer })
+        Ok(Self { store_id, chunker, normaliser, average_chunk_bytes, writer })
     }
 }
 
@@ -129,12 +132,13 @@ mod tests {
         let header = StoreHeader {
             store_id: StoreId([7; 16]),
             chunker: 1,
-            normaliser: 0,
+            normaliser: 1,
+            average_chunk_bytes: 65_536,
             writer: 0x0102_0304,
         };
         let bytes = header.encode();
         let mut expected = b"GRANSTOR".to_vec();
-        expected.extend([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
         expected.extend([7; 16]);
         expected.extend([4, 3, 2, 1, 0, 0, 0, 0]);
         expected.extend([0; 8]);
@@ -147,7 +151,7 @@ mod tests {
         let header = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) };
         let bytes = header.encode();
         let mut expected = b"GRANPACK".to_vec();
-        expected.extend([1, 0, 0, 0]);
+        expected.extend([2, 0, 0, 0]);
         expected.extend([1; 16]);
         expected.extend([2; 16]);
         expected.extend([0; 12]);
@@ -158,9 +162,9 @@ mod tests {
     #[test]
     fn other_versions_and_damage_are_told_apart() {
         let mut bytes = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) }.encode();
-        bytes[8] = 2;
-        assert_eq!(PackHeader::decode(&bytes), Err(VersionProblem::OtherVersion { found: 2 }));
         bytes[8] = 1;
+        assert_eq!(PackHeader::decode(&bytes), Err(VersionProblem::OtherVersion { found: 1 }));
+        bytes[8] = 2;
         for position in (0..8).chain(12..64) {
             let mut damaged = bytes;
             damaged[position] ^= 0x10;

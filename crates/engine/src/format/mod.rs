@@ -8,6 +8,7 @@ mod cursor;
 
 mod frame;
 mod header;
+mod patch;
 mod record;
 
 mod footer;
@@ -16,15 +17,16 @@ mod segment;
 pub(crate) use cursor::{Cursor, Malformed};
 pub(crate) use footer::{FOOTER_TAIL_BYTES, Footer};
 pub(crate) use frame::{
-    FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, StoredFrame, unpack as unpack_frame,
+    FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, PackedFrame, StoredFrame, unpack as unpack_frame,
 };
 pub use header::FORMAT_VERSION;
 pub(crate) use header::{
     PACK_HEADER_BYTES, PackHeader, STORE_HEADER_BYTES, StoreHeader, StoreId, VersionProblem,
 };
+pub(crate) use patch::{Patch, Patches};
 pub(crate) use record::{
-    BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, FrameObjects, Object, ObjectKind, PatchedRecord,
-    Place, Record, ValueRecord,
+    BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, FrameObjects, Object, ObjectKind, Place, Record,
+    ValueRecord,
 };
 pub(crate) use segment::{
     MAX_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader, Stamp, check_frames,

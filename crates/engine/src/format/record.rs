@@ -7,8 +7,6 @@ use super::cursor::{Cursor, Malformed, len_u32};
 pub(crate) enum Record {
     /// The objects in one frame of this segment.
     Frame(FrameObjects),
-    /// A chunk that is another one with some bytes replaced.
-    Patched(PatchedRecord),
     /// A blob of several chunks.
     Blob(BlobRecord),
     /// The newest value of a key, or that it has none.
@@ -16,9 +14,8 @@ pub(crate) enum Record {
 }
 
 const FRAME: u8 = 1;
-const PATCHED: u8 = 2;
-const BLOB: u8 = 3;
-const VALUE: u8 = 4;
+const BLOB: u8 = 2;
+const VALUE: u8 = 3;
 
 /// What an object in a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,13 +28,15 @@ pub(crate) enum ObjectKind {
     ChunkList,
     /// Bytes of an object that was stored elsewhere already when its frame was written.
     Duplicate,
+    /// What makes a chunk of another one: [`Patches`](super::Patches).
+    Patch,
 }
 
 /// One object in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Object {
     pub(crate) kind: ObjectKind,
-    /// BLAKE3 of its bytes.
+    /// BLAKE3 of its bytes; of the chunk that it makes, if it is a patch.
     pub(crate) digest: [u8; 32],
     /// Its length; it begins where the one before it ends.
     pub(crate) len: u32,
@@ -52,26 +51,6 @@ pub(crate) struct FrameObjects {
     pub(crate) frame_len: u32,
     /// What lies in its raw bytes, back to back, from the first byte on.
     pub(crate) objects: Vec<Object>,
-}
-
-/// See [`Record::Patched`]. The bytes are those of the chunk `base`, in which each patch
-/// puts back a part of one of `hashes`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PatchedRecord {
-    pub(crate) digest: [u8; 32],
-    pub(crate) base: [u8; 32],
-    pub(crate) hashes: Vec<[u8; 32]>,
-    pub(crate) patches: Vec<Patch>,
-}
-
-/// The bytes `hashes[hash][start..start + len]` at `offset`. A patch at the edge of a chunk
-/// is a part of a hash, cut there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Patch {
-    pub(crate) offset: u32,
-    pub(crate) hash: u16,
-    pub(crate) start: u8,
-    pub(crate) len: u8,
 }
 
 /// A piece of a blob: a chunk, or (in a long blob) a list of chunks.
@@ -119,6 +98,7 @@ impl ObjectKind {
             Self::Directory => 1,
             Self::ChunkList => 2,
             Self::Duplicate => 3,
+            Self::Patch => 4,
         }
     }
 
@@ -128,6 +108,7 @@ impl ObjectKind {
             1 => Ok(Self::Directory),
             2 => Ok(Self::ChunkList),
             3 => Ok(Self::Duplicate),
+            4 => Ok(Self::Patch),
             _ => Err(Malformed("an object has an unknown kind")),
         }
     }
@@ -169,7 +150,6 @@ impl Record {
         out.extend_from_slice(&[0; 4]);
         match self {
             Self::Frame(frame) => frame.encode_body(out),
-            Self::Patched(patched) => patched.encode_body(out),
             Self::Blob(blob) => blob.encode_body(out),
             Self::Value(value) => value.encode_body(out),
         }
@@ -180,7 +160,6 @@ impl Record {
     fn type_id(&self) -> u8 {
         match self {
             Self::Frame(_) => FRAME,
-            Self::Patched(_) => PATCHED,
             Self::Blob(_) => BLOB,
             Self::Value(_) => VALUE,
         }
@@ -191,7 +170,6 @@ impl Record {
         let mut body = Cursor::new(cursor.sized()?);
         match type_id {
             FRAME => FrameObjects::decode_body(&mut body).map(Self::Frame),
-            PATCHED => PatchedRecord::decode_body(&mut body).map(Self::Patched),
             BLOB => BlobRecord::decode_body(&mut body).map(Self::Blob),
             VALUE => ValueRecord::decode_body(&mut body).map(Self::Value),
             _ => Err(Malformed("a record has an unknown type")),
@@ -218,62 +196,6 @@ impl FrameObjects {
             objects.push(Object { kind, digest: body.array()?, len: body.u32()? });
         }
         Ok(Self { offset, frame_len, objects })
-    }
-}
-
-impl PatchedRecord {
-    pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.digest);
-        out.extend_from_slice(&self.base);
-        out.extend_from_slice(&len_u32(self.hashes.len()).to_le_bytes());
-        for hash in &self.hashes {
-            out.extend_from_slice(hash);
-        }
-        for patch in &self.patches {
-            out.extend_from_slice(&patch.offset.to_le_bytes());
-            out.extend_from_slice(&patch.hash.to_le_bytes());
-            out.extend_from_slice(&[patch.start, patch.len]);
-        }
-    }
-
-    pub(crate) fn decode_body(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
-        let (digest, base) = (body.array()?, body.array()?);
-        let hash_count = body.u32()? as usize;
-        let hashes: Vec<[u8; 32]> = body
-            .take(hash_count.checked_mul(32).ok_or(Malformed("a count is too large"))?)?
-            .as_chunks()
-            .0
-            .to_vec();
-        let mut patches = Vec::with_capacity(body.remaining() / 8);
-        while !body.is_empty() {
-            let patch = Patch {
-                offset: body.u32()?,
-                hash: body.u16()?,
-                start: body.u8()?,
-                len: body.u8()?,
-            };
-            if usize::from(patch.hash) >= hashes.len()
-                || usize::from(patch.start) + usize::from(patch.len) > 32
-            {
-                return Err(Malformed("a patch points outside of its hashes"));
-            }
-            patches.push(patch);
-        }
-        Ok(Self { digest, base, hashes, patches })
-    }
-
-    /// Puts the hashes back into a copy of the base.
-    pub(crate) fn apply(&self, base: &mut [u8]) -> Result<(), Malformed> {
-        for patch in &self.patches {
-            let hash = &self.hashes[usize::from(patch.hash)];
-            let (start, len) = (usize::from(patch.start), usize::from(patch.len));
-            let offset = patch.offset as usize;
-            let target = base
-                .get_mut(offset..offset + len)
-                .ok_or(Malformed("a patch points outside of its chunk"))?;
-            target.copy_from_slice(&hash[start..start + len]);
-        }
-        Ok(())
     }
 }
 
@@ -348,7 +270,8 @@ mod tests {
             Just(ObjectKind::Chunk),
             Just(ObjectKind::Directory),
             Just(ObjectKind::ChunkList),
-            Just(ObjectKind::Duplicate)
+            Just(ObjectKind::Duplicate),
+            Just(ObjectKind::Patch)
         ];
         (kind, any::<[u8; 32]>(), any::<u32>()).prop_map(|(kind, digest, len)| Object {
             kind,
@@ -358,20 +281,12 @@ mod tests {
     }
 
     fn record() -> impl Strategy<Value = Record> {
-        let patch = (any::<u32>(), 0..2_u16, 0..16_u8, 0..=16_u8)
-            .prop_map(|(offset, hash, start, len)| Patch { offset, hash, start, len });
         let entry = (any::<[u8; 32]>(), any::<u64>())
             .prop_map(|(digest, size_bytes)| BlobEntry { digest, size_bytes });
         prop_oneof![
             (any::<u32>(), any::<u32>(), vec(object(), 0..5)).prop_map(
                 |(offset, frame_len, objects)| {
                     Record::Frame(FrameObjects { offset, frame_len, objects })
-                }
-            ),
-            (any::<[u8; 32]>(), any::<[u8; 32]>(), vec(patch, 0..5)).prop_map(
-                |(digest, base, patches)| {
-                    let hashes = vec![[1; 32], [2; 32]];
-                    Record::Patched(PatchedRecord { digest, base, hashes, patches })
                 }
             ),
             (any::<[u8; 32]>(), any::<bool>(), vec(entry, 0..5)).prop_map(
@@ -425,22 +340,8 @@ mod tests {
         expected.extend([5, 0, 0, 0]);
         assert_eq!(golden(Record::Frame(frame)), expected);
 
-        let patched = PatchedRecord {
-            digest: [1; 32],
-            base: [2; 32],
-            hashes: vec![[3; 32]],
-            patches: vec![Patch { offset: 258, hash: 0, start: 4, len: 28 }],
-        };
-        let mut expected = vec![2, 108, 0, 0, 0];
-        expected.extend([1; 32]);
-        expected.extend([2; 32]);
-        expected.extend([1, 0, 0, 0]);
-        expected.extend([3; 32]);
-        expected.extend([2, 1, 0, 0, 0, 0, 4, 28]);
-        assert_eq!(golden(Record::Patched(patched)), expected);
-
         let entries = vec![BlobEntry { digest: [5; 32], size_bytes: 6 }];
-        let mut expected = vec![3, 73, 0, 0, 0];
+        let mut expected = vec![2, 73, 0, 0, 0];
         expected.extend([4; 32]);
         expected.push(0);
         expected.extend([5; 32]);
@@ -454,32 +355,15 @@ mod tests {
         let value = Some(b"v".to_vec());
         let value = ValueRecord { place, kind: 7, key: b"k".to_vec(), value };
         let expected = [
-            &[4, 28, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 1][..],
+            &[3, 28, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 1][..],
             &[1, 0, 0, 0, b'k', b'v'],
         ];
         assert_eq!(golden(Record::Value(value)), expected.concat());
         let tombstone = ValueRecord { place, kind: 7, key: b"k".to_vec(), value: None };
         let expected = [
-            &[4, 27, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0][..],
+            &[3, 27, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0][..],
             &[1, 0, 0, 0, b'k'],
         ];
         assert_eq!(golden(Record::Value(tombstone)), expected.concat());
-    }
-
-    #[test]
-    fn patches_put_hashes_back() {
-        let patched = PatchedRecord {
-            digest: [0; 32],
-            base: [0; 32],
-            hashes: vec![*b"0123456789abcdfghijklmnpqrsvwxyz"],
-            patches: vec![
-                Patch { offset: 0, hash: 0, start: 30, len: 2 },
-                Patch { offset: 3, hash: 0, start: 0, len: 3 },
-            ],
-        };
-        let mut base = *b"______";
-        assert_eq!(patched.apply(&mut base), Ok(()));
-        assert_eq!(&base, b"yz_012");
-        assert!(patched.apply(&mut base[..5]).is_err());
     }
 }

@@ -217,19 +217,23 @@ impl SegmentBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::ObjectKind;
+    use crate::{
+        compression::{Compression, Compressor},
+        format::ObjectKind,
+    };
 
     const STORE: StoreId = StoreId([6; 16]);
     const STAMP: Stamp = Stamp { epoch: 1, writer: 2, sequence: 3 };
 
     fn segment() -> Vec<u8> {
-        let mut compressor = zstd::bulk::Compressor::new(3).expect("a valid level");
+        let mut compressor = Compressor::new(Compression::default()).expect("valid");
         let mut builder = SegmentBuilder::default();
         assert!(builder.is_empty());
         for raw in [&b"one"[..], b"three"] {
             let digest = *blake3::hash(raw).as_bytes();
             let object = Object { kind: ObjectKind::Chunk, digest, len: len_u32(raw.len()) };
-            builder.push_frame(&StoredFrame::compress(raw, &mut compressor), vec![object]);
+            let frame = StoredFrame::compress(raw, &[object], &mut compressor);
+            builder.push_frame(&frame, vec![object]);
         }
         let value = ValueRecord { place: STAMP, kind: 1, key: b"k".to_vec(), value: None };
         let older = ValueRecord { value: Some(b"older".to_vec()), ..value.clone() };

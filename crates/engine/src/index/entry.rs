@@ -3,7 +3,7 @@
 //! The index is derived, so this layout is not part of the store's format: [`State`] carries
 //! a version of its own, and an index of another version is built anew.
 
-use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, PatchedRecord, Place, StoreId};
+use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, Place, StoreId};
 
 const CHUNK_TAG: u8 = b'c';
 const DIRECTORY_TAG: u8 = b'd';
@@ -13,11 +13,11 @@ const VALUE_TAG: u8 = b'v';
 pub(super) const PACK_TAG: u8 = b'p';
 pub(super) const STATE_KEY: [u8; 1] = *b"s";
 
-const LAYOUT_VERSION: u32 = 1;
+const LAYOUT_VERSION: u32 = 2;
 
 pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> [u8; 33] {
     let tag = match kind {
-        ObjectKind::Chunk => CHUNK_TAG,
+        ObjectKind::Chunk | ObjectKind::Patch => CHUNK_TAG,
         ObjectKind::Directory => DIRECTORY_TAG,
         ObjectKind::ChunkList => CHUNK_LIST_TAG,
         ObjectKind::Duplicate => unreachable!("duplicates are never looked up nor indexed"),
@@ -70,12 +70,12 @@ pub(crate) struct Location {
 }
 
 /// How an object is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Located {
     /// In a frame.
     Frame(Location),
-    /// As another chunk and what to replace in it.
-    Patched(PatchedRecord),
+    /// A chunk as another one and what to replace in it: where the patch lies that says so.
+    Patched(Location),
 }
 
 const FRAME: u8 = 0;
@@ -83,35 +83,32 @@ const PATCHED: u8 = 1;
 
 impl Located {
     pub(super) fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Frame(location) => {
-                let mut value = Vec::with_capacity(21);
-                value.push(FRAME);
-                let Location { pack, frame_offset, frame_len, offset, len } = *location;
-                for field in [pack, frame_offset, frame_len, offset, len] {
-                    value.extend_from_slice(&field.to_le_bytes());
-                }
-                value
-            }
-            Self::Patched(patched) => {
-                let mut value = vec![PATCHED];
-                patched.encode_body(&mut value);
-                value
-            }
+        let (tag, location) = match *self {
+            Self::Frame(location) => (FRAME, location),
+            Self::Patched(location) => (PATCHED, location),
+        };
+        let mut value = Vec::with_capacity(21);
+        value.push(tag);
+        let Location { pack, frame_offset, frame_len, offset, len } = location;
+        for field in [pack, frame_offset, frame_len, offset, len] {
+            value.extend_from_slice(&field.to_le_bytes());
         }
+        value
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(value);
-        match cursor.u8()? {
-            FRAME => Ok(Self::Frame(Location {
-                pack: cursor.u32()?,
-                frame_offset: cursor.u32()?,
-                frame_len: cursor.u32()?,
-                offset: cursor.u32()?,
-                len: cursor.u32()?,
-            })),
-            PATCHED => PatchedRecord::decode_body(&mut cursor).map(Self::Patched),
+        let tag = cursor.u8()?;
+        let location = Location {
+            pack: cursor.u32()?,
+            frame_offset: cursor.u32()?,
+            frame_len: cursor.u32()?,
+            offset: cursor.u32()?,
+            len: cursor.u32()?,
+        };
+        match tag {
+            FRAME => Ok(Self::Frame(location)),
+            PATCHED => Ok(Self::Patched(location)),
             _ => Err(Malformed("an object is stored in an unknown way")),
         }
     }
@@ -183,6 +180,8 @@ pub(crate) struct Totals {
     pub(crate) chunks: u64,
     /// Their bytes, before compression.
     pub(crate) chunk_bytes: u64,
+    /// Distinct chunks that are others with some bytes replaced; not among `chunks`.
+    pub(crate) patched_chunks: u64,
     /// Distinct blobs of several chunks.
     pub(crate) divided_blobs: u64,
     /// Distinct directories.
@@ -206,9 +205,17 @@ impl State {
         value.extend_from_slice(&self.watermark.pack.to_le_bytes());
         value.extend_from_slice(&self.watermark.offset.to_le_bytes());
         self.watermark.stamp.encode(&mut value);
-        let Totals { chunks, chunk_bytes, divided_blobs, directories, directory_bytes } =
-            self.totals;
-        for total in [chunks, chunk_bytes, divided_blobs, directories, directory_bytes] {
+        let Totals {
+            chunks,
+            chunk_bytes,
+            patched_chunks,
+            divided_blobs,
+            directories,
+            directory_bytes,
+        } = self.totals;
+        let totals =
+            [chunks, chunk_bytes, patched_chunks, divided_blobs, directories, directory_bytes];
+        for total in totals {
             value.extend_from_slice(&total.to_le_bytes());
         }
         value
@@ -229,6 +236,7 @@ impl State {
             totals: Totals {
                 chunks: cursor.u64()?,
                 chunk_bytes: cursor.u64()?,
+                patched_chunks: cursor.u64()?,
                 divided_blobs: cursor.u64()?,
                 directories: cursor.u64()?,
                 directory_bytes: cursor.u64()?,
@@ -245,13 +253,7 @@ mod tests {
     #[test]
     fn round_trips() {
         let location = Location { pack: 1, frame_offset: 2, frame_len: 3, offset: 4, len: 5 };
-        let patched = PatchedRecord {
-            digest: [1; 32],
-            base: [2; 32],
-            hashes: vec![[3; 32]],
-            patches: Vec::new(),
-        };
-        for located in [Located::Frame(location), Located::Patched(patched)] {
+        for located in [Located::Frame(location), Located::Patched(location)] {
             assert_eq!(Located::decode(&located.encode()), Ok(located));
         }
         let entries = vec![BlobEntry { digest: [1; 32], size_bytes: 9 }];
@@ -270,6 +272,7 @@ mod tests {
             totals: Totals {
                 chunks: 1,
                 chunk_bytes: 2,
+                patched_chunks: 6,
                 divided_blobs: 3,
                 directories: 4,
                 directory_bytes: 5,

@@ -49,13 +49,6 @@ impl Update {
                 Record::Frame(frame) => {
                     self.add_frame(index, novelty, pack, segment_offset, frame, totals)?;
                 }
-                Record::Patched(patched) => {
-                    let key = entry::object_key(ObjectKind::Chunk, &patched.digest);
-                    if novelty == Novelty::New || !index.contains_key(&key)? {
-                        totals.chunks += 1;
-                        self.put(&key, Located::Patched(patched.clone()).encode());
-                    }
-                }
                 Record::Blob(blob) => self.add_blob(index, novelty, blob, totals)?,
                 Record::Value(value) => self.add_value(index, novelty, value)?,
             }
@@ -104,9 +97,14 @@ impl Update {
                     totals.directories += 1;
                     totals.directory_bytes += u64::from(object.len);
                 }
+                ObjectKind::Patch => totals.patched_chunks += 1,
                 ObjectKind::ChunkList | ObjectKind::Duplicate => {}
             }
-            self.put(&key, Located::Frame(location).encode());
+            let located = match object.kind {
+                ObjectKind::Patch => Located::Patched(location),
+                _ => Located::Frame(location),
+            };
+            self.put(&key, located.encode());
         }
         Ok(())
     }

@@ -24,4 +24,4 @@ mod thread;
 pub(crate) use pending::PendingKey;
 pub(crate) use request::{LooseObject, Part, Request};
 pub(crate) use tail::Tail;
-pub(crate) use thread::{Log, LogStart, MAX_FRAME_GROUP_BYTES};
+pub(crate) use thread::{Log, LogStart};

@@ -5,13 +5,24 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use crate::format::ObjectKind;
+use crate::format::{Object, ObjectKind};
 
 /// Names an object of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum PendingKey {
     Object(ObjectKind, [u8; 32]),
     Blob([u8; 32]),
+}
+
+impl PendingKey {
+    /// The key of an object in a frame. That of a patch is the chunk that it makes.
+    pub(crate) fn of(object: &Object) -> Self {
+        let kind = match object.kind {
+            ObjectKind::Patch => ObjectKind::Chunk,
+            kind => kind,
+        };
+        Self::Object(kind, object.digest)
+    }
 }
 
 /// A set of objects on their way. Bounded by the log, which syncs when it grows large.

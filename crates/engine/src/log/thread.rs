@@ -17,6 +17,7 @@ use super::{
     tail::Tail,
 };
 use crate::{
+    compression::{Compression, Compressor},
     disk::Disk,
     format::{
         BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind, Place, SegmentBuilder, StoredFrame,
@@ -27,16 +28,13 @@ use crate::{
 };
 
 /// Requests that may wait in the queue. Each carries at most a frame.
-const QUEUE_REQUESTS: usize = 64;
+const QUEUE_REQUESTS: usize = 16;
 
 /// Bytes of frames and records at which a segment is closed although nobody waits for it.
 const SEGMENT_BYTES: usize = 8 << 20;
 
 /// Records at which a segment is closed although nobody waits for it.
 const SEGMENT_RECORDS: usize = 20_000;
-
-/// Raw bytes at which a frame of small objects is closed.
-pub(crate) const MAX_FRAME_GROUP_BYTES: usize = 128 << 10;
 
 /// What opening found, for the log to go on from.
 pub(crate) struct LogStart {
@@ -50,7 +48,9 @@ pub(crate) struct LogStart {
     pub(crate) state: State,
     pub(crate) epoch: u32,
     pub(crate) writer: u64,
-    pub(crate) compression_level: i32,
+    pub(crate) compression: Compression,
+    /// Raw bytes at which a frame of small objects is closed.
+    pub(crate) group_bytes: usize,
     /// Length at which a pack is sealed.
     pub(crate) pack_bytes: u64,
 }
@@ -182,7 +182,8 @@ struct Appender {
     epoch: u32,
     writer: u64,
     pack_bytes: u64,
-    compressor: zstd::bulk::Compressor<'static>,
+    group_bytes: usize,
+    compressor: Compressor,
 
     segment: SegmentBuilder,
     loose: Vec<LooseObject>,
@@ -202,8 +203,6 @@ struct Appender {
 
 impl Appender {
     fn new(start: LogStart, shared: Arc<Shared>) -> Result<Self> {
-        let compressor = zstd::bulk::Compressor::new(start.compression_level)
-            .map_err(|cause| Error::unavailable("cannot set up compression").because(cause))?;
         Ok(Self {
             disk: start.disk,
             index: start.index,
@@ -215,7 +214,8 @@ impl Appender {
             epoch: start.epoch,
             writer: start.writer,
             pack_bytes: start.pack_bytes,
-            compressor,
+            group_bytes: start.group_bytes,
+            compressor: Compressor::new(start.compression)?,
             segment: SegmentBuilder::default(),
             loose: Vec::new(),
             loose_bytes: 0,
@@ -312,7 +312,7 @@ impl Appender {
         // Between the look-up of whoever made the frame and now, another may have brought
         // the same. A frame is kept if anything in it is new.
         for object in &mut objects {
-            if !self.is_new(PendingKey::Object(object.kind, object.digest)) {
+            if !self.is_new(PendingKey::of(object)) {
                 object.kind = ObjectKind::Duplicate;
             }
         }
@@ -322,7 +322,7 @@ impl Appender {
     }
 
     fn take_loose(&mut self, loose: LooseObject) {
-        if !self.is_new(PendingKey::Object(loose.object.kind, loose.object.digest)) {
+        if !self.is_new(PendingKey::of(&loose.object)) {
             return;
         }
         if self.loose_bytes + loose.bytes.len() > MAX_FRAME_RAW_BYTES {
@@ -330,7 +330,7 @@ impl Appender {
         }
         self.loose_bytes += loose.bytes.len();
         self.loose.push(loose);
-        if self.loose_bytes >= MAX_FRAME_GROUP_BYTES {
+        if self.loose_bytes >= self.group_bytes {
             self.close_frame();
         }
     }
@@ -368,7 +368,7 @@ impl Appender {
             objects.push(loose.object);
         }
         self.loose_bytes = 0;
-        let frame = StoredFrame::compress(&raw, &mut self.compressor);
+        let frame = StoredFrame::compress(&raw, &objects, &mut self.compressor);
         self.segment.push_frame(&frame, objects);
     }
 

@@ -16,6 +16,8 @@ pub(crate) use lock::Lock;
 pub use report::{CutTail, Damage, OpenError, OpenReport, Progress};
 
 use crate::{
+    chunker::{Chunker, DEFAULT_AVERAGE_CHUNK_BYTES},
+    compression::Compression,
     disk::Disk,
     format::{StoreHeader, StoreId},
     index::{Index, IndexError, State},
@@ -26,16 +28,34 @@ use crate::{
 /// Directory for what was taken out of the packs and may still be of interest.
 pub(crate) const SET_ASIDE_DIR: &str = "set-aside";
 
-/// The level at which frames are compressed, unless told otherwise.
-pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
-
 /// The length at which a pack is sealed, unless told otherwise.
 pub const DEFAULT_PACK_BYTES: u64 = 64 << 20;
 
+/// How many bytes share a frame, before compression. What is stored can be read whatever
+/// they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameSizes {
+    /// Length at which a frame of consecutive chunks of one blob is closed.
+    pub run_bytes: usize,
+    /// Length at which a frame of small objects is closed.
+    pub group_bytes: usize,
+}
+
+impl Default for FrameSizes {
+    fn default() -> Self {
+        Self { run_bytes: 1 << 20, group_bytes: 512 << 10 }
+    }
+}
+
 /// How to open a store.
 pub struct OpenOptions<'a> {
-    /// zstd's level for new frames.
-    pub compression_level: i32,
+    /// How new frames are compressed.
+    pub compression: Compression,
+    /// How large new frames are.
+    pub frame_sizes: FrameSizes,
+    /// What chunks have on average, in bytes, if this makes a new store: a power of two. A
+    /// store keeps what it was made with, or contents that it has would be cut anew.
+    pub average_chunk_bytes: u32,
     /// A pack that has reached this length is sealed; its last segment may pass it.
     pub pack_bytes: u64,
     /// Build the index anew, whatever there is of it.
@@ -47,7 +67,9 @@ pub struct OpenOptions<'a> {
 impl Default for OpenOptions<'_> {
     fn default() -> Self {
         Self {
-            compression_level: DEFAULT_COMPRESSION_LEVEL,
+            compression: Compression::default(),
+            frame_sizes: FrameSizes::default(),
+            average_chunk_bytes: DEFAULT_AVERAGE_CHUNK_BYTES,
             pack_bytes: DEFAULT_PACK_BYTES,
             rebuild_index: false,
             progress: None,
@@ -58,6 +80,7 @@ impl Default for OpenOptions<'_> {
 /// A store that was brought up to date.
 pub(crate) struct Opened {
     pub(crate) start: LogStart,
+    pub(crate) chunker: Chunker,
     pub(crate) report: OpenReport,
 }
 
@@ -67,13 +90,13 @@ pub(crate) fn open(
     options: &OpenOptions<'_>,
 ) -> Result<Opened, OpenError> {
     disk.create_dir(PACKS_DIR).map_err(Error::from)?;
-    let header = header::read_or_create(&**disk)?;
-    let first = open_with(disk, &header, index_dir, options, options.rebuild_index);
+    let (header, chunker) = header::read_or_create(&**disk, options.average_chunk_bytes)?;
+    let first = open_with(disk, &header, chunker, index_dir, options, options.rebuild_index);
     match first {
         // Damage that shows only while the index is used; the packs have everything.
         Err(OpenError::Failed(error @ Error::Corrupt(_))) if !options.rebuild_index => {
             tracing::warn!(error = %Chain(&error), "the index is broken");
-            open_with(disk, &header, index_dir, options, true)
+            open_with(disk, &header, chunker, index_dir, options, true)
         }
         first => first,
     }
@@ -82,6 +105,7 @@ pub(crate) fn open(
 fn open_with(
     disk: &Arc<dyn Disk>,
     header: &StoreHeader,
+    chunker: Chunker,
     index_dir: &Path,
     options: &OpenOptions<'_>,
     rebuild_index: bool,
@@ -112,10 +136,11 @@ fn open_with(
         state,
         epoch: epoch.ok_or_else(|| Error::corrupt("the numbers of segments are used up"))?,
         writer: header.writer,
-        compression_level: options.compression_level,
+        compression: options.compression,
+        group_bytes: options.frame_sizes.group_bytes,
         pack_bytes: options.pack_bytes,
     };
-    Ok(Opened { start, report })
+    Ok(Opened { start, chunker, report })
 }
 
 /// Opens the index, or an empty one in its place if it is broken, foreign or unwanted.

@@ -3,20 +3,48 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use granary_castore::{BlobDigest, BlobReader, Error, Result};
+use granary_castore::{BlobDigest, BlobExtent, BlobReader, Error, ExtentAt, Result};
 
+use super::extent::{FrameExtent, PatchedExtent};
 use crate::{
     engine::Inner,
     format::{BlobEntry, BlobRecord, ObjectKind},
+    index::Located,
 };
 
 /// Reads a blob that is one chunk.
 pub(crate) struct ChunkReader {
-    pub(crate) engine: Arc<Inner>,
-    pub(crate) digest: [u8; 32],
-    pub(crate) size_bytes: u64,
+    engine: Arc<Inner>,
+    digest: [u8; 32],
+    located: Located,
+    size_bytes: u64,
     /// The chunk, once it was read.
-    pub(crate) chunk: Option<Bytes>,
+    chunk: Option<Bytes>,
+}
+
+impl ChunkReader {
+    pub(crate) fn new(engine: Arc<Inner>, digest: [u8; 32], located: Located) -> Result<Self> {
+        let size_bytes = engine.chunk_len(&digest, &located)?;
+        Ok(Self { engine, digest, located, size_bytes, chunk: None })
+    }
+
+    fn extent(&self) -> Box<dyn BlobExtent> {
+        extent_of(&self.engine, self.digest, self.located, self.size_bytes)
+    }
+}
+
+/// The extent that a chunk is by itself.
+fn extent_of(
+    engine: &Arc<Inner>,
+    digest: [u8; 32],
+    located: Located,
+    size_bytes: u64,
+) -> Box<dyn BlobExtent> {
+    let engine = Arc::clone(engine);
+    match located {
+        Located::Frame(location) => Box::new(FrameExtent::new(engine, digest, location)),
+        Located::Patched(_) => Box::new(PatchedExtent { engine, digest, size_bytes }),
+    }
 }
 
 impl BlobReader for ChunkReader {
@@ -27,9 +55,14 @@ impl BlobReader for ChunkReader {
     fn read_at(&mut self, offset: u64, max_bytes: usize) -> Result<Bytes> {
         let chunk = match &self.chunk {
             Some(chunk) => chunk,
-            None => self.chunk.insert(self.engine.chunk(&self.digest)?),
+            None => self.chunk.insert(self.extent().read()?),
         };
         Ok(window(chunk, offset, max_bytes))
+    }
+
+    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+        let is_in = offset < self.size_bytes;
+        Ok(is_in.then(|| ExtentAt { start: 0, extent: self.extent() }))
     }
 }
 
@@ -57,15 +90,18 @@ impl Entries {
         Self { starts, entries }
     }
 
-    /// The entry that holds the byte at `offset`, and where it begins.
-    fn at(&self, offset: u64) -> Option<(u64, BlobEntry)> {
+    /// Position of the entry that holds the byte at `offset`.
+    fn position(&self, offset: u64) -> Option<usize> {
         let position = self.starts.partition_point(|start| *start <= offset).checked_sub(1)?;
         let (start, entry) = (self.starts[position], self.entries[position]);
-        (offset - start < entry.size_bytes).then_some((start, entry))
+        (offset - start < entry.size_bytes).then_some(position)
     }
 }
 
-/// Reads a blob of several chunks. Holds one chunk and one list of chunks at a time.
+/// Most bytes of an extent.
+const MAX_EXTENT_BYTES: u64 = 4 << 20;
+
+/// Reads a blob of several chunks. Holds one extent and one list of chunks at a time.
 pub(crate) struct DividedReader {
     engine: Arc<Inner>,
     digest: [u8; 32],
@@ -74,8 +110,10 @@ pub(crate) struct DividedReader {
     entries: Entries,
     /// The last list that was read, and where it begins.
     list: Option<(u64, Entries)>,
-    /// The last chunk that was read, and where it begins.
-    chunk: Option<(u64, Bytes)>,
+    /// The extent that was read last, and where it begins.
+    current: Option<(u64, Bytes)>,
+    /// The chunk that was looked up last, which may be the first of the next extent.
+    last_located: Option<([u8; 32], Located)>,
 }
 
 impl DividedReader {
@@ -83,30 +121,85 @@ impl DividedReader {
         let size_bytes = blob_len(&record)?;
         let BlobRecord { digest, lists, entries } = record;
         let entries = Entries::new(entries, 0);
-        Ok(Self { engine, digest, size_bytes, lists, entries, list: None, chunk: None })
+        Ok(Self {
+            engine,
+            digest,
+            size_bytes,
+            lists,
+            entries,
+            list: None,
+            current: None,
+            last_located: None,
+        })
     }
 
-    fn chunk_at(&mut self, offset: u64) -> Result<(u64, Bytes)> {
-        let missing = |digest: &[u8; 32]| {
-            let digest = BlobDigest::from_bytes(*digest);
-            Error::corrupt(format!("blob {digest}: its list of chunks has a hole at {offset}"))
+    fn hole(&self, offset: u64) -> Error {
+        let digest = BlobDigest::from_bytes(self.digest);
+        Error::corrupt(format!("blob {digest}: its list of chunks has a hole at {offset}"))
+    }
+
+    fn locate(&mut self, digest: &[u8; 32]) -> Result<Located> {
+        if let Some((last, located)) = &self.last_located
+            && last == digest
+        {
+            return Ok(*located);
+        }
+        let located = self.engine.chunk_location(digest)?;
+        self.last_located = Some((*digest, located));
+        Ok(located)
+    }
+
+    /// Reads the list that holds `offset`, if the blob has lists.
+    fn load_list(&mut self, offset: u64) -> Result<()> {
+        if !self.lists {
+            return Ok(());
+        }
+        let position = self.entries.position(offset).ok_or_else(|| self.hole(offset))?;
+        let start = self.entries.starts[position];
+        if self.list.as_ref().is_none_or(|(list_start, _)| *list_start != start) {
+            let list = list_entries(&self.engine, &self.entries.entries[position].digest)?;
+            self.list = Some((start, Entries::new(list, start)));
+        }
+        Ok(())
+    }
+
+    /// The entries of chunks around `offset`, and which of them holds it.
+    fn chunks_around(&self, offset: u64) -> Result<(&Entries, usize)> {
+        let entries = match &self.list {
+            Some((_, list)) if self.lists => list,
+            _ => &self.entries,
         };
-        let (mut start, mut entry) =
-            self.entries.at(offset).ok_or_else(|| missing(&self.digest))?;
-        if self.lists {
-            if self.list.as_ref().is_none_or(|(list_start, _)| *list_start != start) {
-                let list = list_entries(&self.engine, &entry.digest)?;
-                self.list = Some((start, Entries::new(list, start)));
+        let position = entries.position(offset).ok_or_else(|| self.hole(offset))?;
+        Ok((entries, position))
+    }
+
+    fn entry(&self, offset: u64, distance: isize) -> Result<Option<(u64, BlobEntry)>> {
+        let (entries, position) = self.chunks_around(offset)?;
+        let found = position.checked_add_signed(distance);
+        Ok(found
+            .and_then(|found| Some((*entries.starts.get(found)?, *entries.entries.get(found)?))))
+    }
+
+    /// Where the extent begins that holds `offset`: as far back as chunks lie in the same
+    /// frame, one behind the other.
+    fn extent_start(&mut self, offset: u64) -> Result<u64> {
+        let Some((mut start, entry)) = self.entry(offset, 0)? else { return Ok(offset) };
+        let Located::Frame(mut first) = self.locate(&entry.digest)? else { return Ok(start) };
+        let end = start + entry.size_bytes;
+        while first.offset > 0 {
+            let Some((before, entry)) = self.entry(start, -1)? else { break };
+            let Located::Frame(location) = self.engine.chunk_location(&entry.digest)? else {
+                break;
+            };
+            let is_before = (location.pack, location.frame_offset)
+                == (first.pack, first.frame_offset)
+                && location.offset.checked_add(location.len) == Some(first.offset);
+            if !is_before || end - before > MAX_EXTENT_BYTES {
+                break;
             }
-            let list = self.list.as_ref().and_then(|(_, list)| list.at(offset));
-            (start, entry) = list.ok_or_else(|| missing(&self.digest))?;
+            (start, first) = (before, location);
         }
-        let chunk = self.engine.chunk(&entry.digest)?;
-        if chunk.len() as u64 == entry.size_bytes {
-            Ok((start, chunk))
-        } else {
-            Err(missing(&self.digest))
-        }
+        Ok(start)
     }
 }
 
@@ -116,20 +209,46 @@ impl BlobReader for DividedReader {
     }
 
     fn read_at(&mut self, offset: u64, max_bytes: usize) -> Result<Bytes> {
-        if offset >= self.size_bytes {
-            return Ok(Bytes::new());
+        if let Some((start, bytes)) = &self.current
+            && offset >= *start
+            && offset - start < bytes.len() as u64
+        {
+            return Ok(window(bytes, offset - start, max_bytes));
         }
-        let (start, chunk) = match &self.chunk {
-            Some((start, chunk)) if offset >= *start && offset - start < chunk.len() as u64 => {
-                (*start, chunk)
-            }
-            _ => {
-                let read = self.chunk_at(offset)?;
-                let (start, chunk) = self.chunk.insert(read);
-                (*start, &*chunk)
-            }
+        let Some(ExtentAt { start, extent }) = self.extent_at(offset)? else {
+            return Ok(Bytes::new());
         };
-        Ok(window(chunk, offset - start, max_bytes))
+        let bytes = extent.read()?;
+        let read = window(&bytes, offset - start, max_bytes);
+        self.current = Some((start, bytes));
+        Ok(read)
+    }
+
+    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+        if offset >= self.size_bytes {
+            return Ok(None);
+        }
+        self.load_list(offset)?;
+        let start = self.extent_start(offset)?;
+        let (_, first) = self.entry(start, 0)?.ok_or_else(|| self.hole(offset))?;
+        let Located::Frame(location) = self.locate(&first.digest)? else {
+            let (engine, digest) = (Arc::clone(&self.engine), first.digest);
+            let extent = PatchedExtent { engine, digest, size_bytes: first.size_bytes };
+            return Ok(Some(ExtentAt { start, extent: Box::new(extent) }));
+        };
+        if u64::from(location.len) != first.size_bytes {
+            return Err(self.hole(offset));
+        }
+        let mut extent = FrameExtent::new(Arc::clone(&self.engine), first.digest, location);
+        while extent.size_bytes() < MAX_EXTENT_BYTES {
+            let next = self.entry(start, extent.chunk_count().cast_signed())?;
+            let Some((_, BlobEntry { digest, size_bytes })) = next else { break };
+            let located = self.locate(&digest)?;
+            if !extent.add(digest, size_bytes, located) {
+                break;
+            }
+        }
+        Ok(Some(ExtentAt { start, extent: Box::new(extent) }))
     }
 }
 
@@ -150,16 +269,4 @@ pub(crate) fn list_entries(engine: &Inner, digest: &[u8; 32]) -> Result<Vec<Blob
     BlobEntry::decode_all(&bytes).map_err(|problem| {
         Error::corrupt(format!("chunk list {digest_text} is malformed")).because(problem)
     })
-}
-
-impl Inner {
-    /// The bytes of a chunk that something refers to.
-    pub(crate) fn chunk(&self, digest: &[u8; 32]) -> Result<Bytes> {
-        self.object(ObjectKind::Chunk, digest)?.ok_or_else(|| {
-            let digest = BlobDigest::from_bytes(*digest);
-            let error = Error::corrupt(format!("chunk {digest} is missing"));
-            self.note_damage(&error);
-            error
-        })
-    }
 }

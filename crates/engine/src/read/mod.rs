@@ -1,6 +1,8 @@
 //! Reading objects back, checked.
 
-mod blob;
 mod object;
+
+mod blob;
+mod extent;
 
 pub(crate) use blob::{ChunkReader, DividedReader, blob_len, list_entries};

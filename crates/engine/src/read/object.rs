@@ -1,12 +1,12 @@
 //! Reading one object.
 
 use bytes::Bytes;
-use granary_castore::{Error, Result};
+use granary_castore::{BlobDigest, Error, Result};
 
 use crate::{
     engine::Inner,
-    format::{ObjectKind, PatchedRecord},
-    index::Located,
+    format::{ObjectKind, Patches},
+    index::{Located, Location},
 };
 
 impl Inner {
@@ -22,54 +22,73 @@ impl Inner {
             }
         });
         bytes.map(Some).map_err(|error| {
-            let error = error.while_doing(format!("reading {}", describe(kind, digest)));
-            if matches!(error, Error::Corrupt(_)) {
-                self.note_damage(&error);
-            }
-            error
+            self.note_if_damage(error.while_doing(format!("reading {}", describe(kind, digest))))
         })
+    }
+
+    /// The bytes of a chunk that something refers to.
+    pub(crate) fn chunk(&self, digest: &[u8; 32]) -> Result<Bytes> {
+        self.object(ObjectKind::Chunk, digest)?.ok_or_else(|| self.missing_chunk(digest))
+    }
+
+    /// Where a chunk that something refers to lies.
+    pub(crate) fn chunk_location(&self, digest: &[u8; 32]) -> Result<Located> {
+        let located = self.index.located(ObjectKind::Chunk, digest)?;
+        located.ok_or_else(|| self.missing_chunk(digest))
+    }
+
+    fn missing_chunk(&self, digest: &[u8; 32]) -> Error {
+        let digest = BlobDigest::from_bytes(*digest);
+        self.note_if_damage(Error::corrupt(format!("chunk {digest} is missing")))
     }
 
     fn read_located(&self, located: &Located) -> Result<Bytes> {
         match located {
             Located::Frame(location) => self.packs.read(location),
-            Located::Patched(patched) => self.read_patched(patched),
+            Located::Patched(location) => {
+                let patches = self.patches(location)?;
+                let mut bytes = self.packs.read(&self.base(&patches)?)?.to_vec();
+                patches
+                    .apply(&mut bytes)
+                    .map_err(|problem| Error::corrupt("its patches do not fit").because(problem))?;
+                Ok(bytes.into())
+            }
         }
     }
 
-    fn read_patched(&self, patched: &PatchedRecord) -> Result<Bytes> {
-        // A base is never patched itself: that would make reading a search.
-        let Some(Located::Frame(base)) = self.index.located(ObjectKind::Chunk, &patched.base)?
-        else {
-            return Err(Error::corrupt("the chunk that it is based on is missing"));
-        };
-        let mut bytes = self.packs.read(&base)?.to_vec();
-        patched
-            .apply(&mut bytes)
-            .map_err(|problem| Error::corrupt("its patches do not fit").because(problem))?;
-        Ok(bytes.into())
+    fn patches(&self, location: &Location) -> Result<Patches> {
+        Patches::decode(&self.packs.read(location)?)
+            .map_err(|problem| Error::corrupt("its patches are malformed").because(problem))
     }
 
-    /// Length of a stored chunk in bytes.
-    pub(crate) fn chunk_len(&self, digest: &[u8; 32]) -> Result<Option<u64>> {
-        let located = self.index.located(ObjectKind::Chunk, digest)?;
-        Ok(match located {
-            None => None,
-            Some(Located::Frame(location)) => Some(u64::from(location.len)),
-            Some(Located::Patched(patched)) => {
-                match self.index.located(ObjectKind::Chunk, &patched.base)? {
-                    Some(Located::Frame(base)) => Some(u64::from(base.len)),
-                    _ => return Err(Error::corrupt("the base of a patched chunk is missing")),
-                }
+    /// Where the chunk lies that a patched one is based on. It is never patched itself:
+    /// reading would be a search then.
+    fn base(&self, patches: &Patches) -> Result<Location> {
+        match self.index.located(ObjectKind::Chunk, &patches.base)? {
+            Some(Located::Frame(base)) => Ok(base),
+            _ => Err(Error::corrupt("the chunk that it is based on is missing")),
+        }
+    }
+
+    /// Length of a chunk in bytes.
+    pub(crate) fn chunk_len(&self, digest: &[u8; 32], located: &Located) -> Result<u64> {
+        let len = match located {
+            Located::Frame(location) => Ok(location.len),
+            Located::Patched(location) => {
+                self.patches(location).and_then(|patches| self.base(&patches)).map(|base| base.len)
             }
+        };
+        len.map(u64::from).map_err(|error| {
+            let chunk = describe(ObjectKind::Chunk, digest);
+            self.note_if_damage(error.while_doing(format!("finding the length of {chunk}")))
         })
     }
 }
 
 fn describe(kind: ObjectKind, digest: &[u8; 32]) -> String {
-    let digest = granary_castore::BlobDigest::from_bytes(*digest);
+    let digest = BlobDigest::from_bytes(*digest);
     match kind {
-        ObjectKind::Chunk => format!("chunk {digest}"),
+        ObjectKind::Chunk | ObjectKind::Patch => format!("chunk {digest}"),
         ObjectKind::Directory => format!("directory {digest}"),
         ObjectKind::ChunkList | ObjectKind::Duplicate => format!("chunk list {digest}"),
     }

@@ -1,19 +1,24 @@
 //! A batch of writes on the engine.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use granary_castore::{BlobDigest, Directory, DirectoryDigest, Error, Result, WriteBatch};
 
-use super::{compress::InFlight, group::Group, open_blob::OpenBlob};
+use super::{
+    compress::InFlight,
+    cut::{Cut, CutChunk},
+    group::Group,
+    open_blob::OpenBlob,
+};
 use crate::{
-    chunker::{MIN_CHUNK_BYTES, first_chunk_len},
     engine::Inner,
     format::{BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind},
     log::{LooseObject, Part, PendingKey, Request},
 };
 
-/// An object of at least this length gets a frame of its own.
+/// Consecutive chunks of at least this length together get a frame of their own, which can
+/// be sent to clients as it is stored.
 const LONE_FRAME_BYTES: usize = 64 << 10;
 
 /// What a batch brings in less than this leaves the grouping to the log, so that small
@@ -33,14 +38,14 @@ const MAX_CLAIMS: usize = 65_536;
 /// Entries of blobs that may wait until their chunks are in the log.
 const MAX_WAITING_ENTRIES: usize = 262_144;
 
-/// Bytes of directories that may wait until what they refer to is in the log. One directory
-/// may pass it.
-const MAX_WAITING_DIRECTORY_BYTES: usize = 4 << 20;
+/// Bytes of patches and directories that may wait until what they refer to is in the log.
+/// One directory may pass it.
+const MAX_WAITING_BYTES: usize = 4 << 20;
 
 /// See [`WriteBatch`].
 ///
-/// IMPORTANT: chunks go to the log first, then the records of blobs, then directories, each
-/// when all before it is there. So what an object refers to, if the batch has it, lies
+/// IMPORTANT: chunks go to the log first, then patches, then the records of blobs, then
+/// directories, each when all before it is there. So what an object refers to, if the batch has it, lies
 /// before it, and whatever a crash leaves is whole.
 pub(crate) struct EngineBatch {
     engine: Arc<Inner>,
@@ -51,11 +56,14 @@ pub(crate) struct EngineBatch {
     /// Small chunks that will share a frame.
     chunks: Group,
     in_flight: Arc<InFlight>,
+    /// Patches whose bases may still be on their way.
+    patches: Vec<LooseObject>,
     /// Blobs whose chunks may still be on their way.
     blobs: Vec<BlobRecord>,
     waiting_entries: usize,
     directories: Vec<LooseObject>,
-    directory_bytes: usize,
+    /// Bytes of `patches` and `directories`.
+    waiting_bytes: usize,
     open: Option<(OpenBlob, ChunkEntries)>,
 }
 
@@ -64,6 +72,20 @@ pub(crate) struct EngineBatch {
 struct ChunkEntries {
     lists: Vec<BlobEntry>,
     entries: Vec<BlobEntry>,
+}
+
+impl ChunkEntries {
+    fn is_empty(&self) -> bool {
+        self.lists.is_empty() && self.entries.is_empty()
+    }
+}
+
+/// Consecutive chunks of a cut that will share a frame.
+#[derive(Debug, Default)]
+struct Run {
+    objects: Vec<Object>,
+    /// Where they lie in the bytes of the cut.
+    range: Range<usize>,
 }
 
 impl EngineBatch {
@@ -75,24 +97,36 @@ impl EngineBatch {
             claims: HashSet::new(),
             chunks: Group::default(),
             in_flight: Arc::default(),
+            patches: Vec::new(),
             blobs: Vec::new(),
             waiting_entries: 0,
             directories: Vec::new(),
-            directory_bytes: 0,
+            waiting_bytes: 0,
             open: None,
         }
     }
 
     /// Claims an object that must be sent; false if it is there or on its way.
     fn claim(&mut self, key: PendingKey) -> Result<bool> {
-        self.engine.log.check_losses(self.losses)?;
-        if self.claims.contains(&key) || self.engine.is_stored(&key)? {
+        if self.is_known(&key)? {
             return Ok(false);
         }
+        self.note_claim(key)?;
+        Ok(true)
+    }
+
+    /// Whether an object is there or on its way.
+    fn is_known(&self, key: &PendingKey) -> Result<bool> {
+        self.engine.log.check_losses(self.losses)?;
+        Ok(self.claims.contains(key) || self.engine.is_stored(key)?)
+    }
+
+    fn note_claim(&mut self, key: PendingKey) -> Result<()> {
         if self.claims.len() >= MAX_CLAIMS {
             self.hand_over()?;
         }
-        Ok(self.claims.insert(key))
+        self.claims.insert(key);
+        Ok(())
     }
 
     /// Adds a chunk or a list of chunks.
@@ -100,12 +134,22 @@ impl EngineBatch {
         if !self.claim(PendingKey::Object(kind, digest))? {
             return Ok(());
         }
+        self.send_object(kind, digest, bytes)
+    }
+
+    /// Sends an object that was claimed.
+    fn send_object(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &Bytes) -> Result<()> {
         if bytes.len() >= LONE_FRAME_BYTES {
             let len = u32::try_from(bytes.len()).expect("chunks and lists are far smaller");
             return self.submit(bytes.clone(), vec![Object { kind, digest, len }]);
         }
+        self.group(kind, digest, bytes)
+    }
+
+    /// Has a small object share a frame with others.
+    fn group(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &[u8]) -> Result<()> {
         self.chunks.push(kind, digest, bytes);
-        if self.chunks.is_full() {
+        if self.chunks.len() >= self.engine.frame_sizes.group_bytes {
             let (raw, objects) = self.chunks.take();
             self.submit(raw, objects)?;
         }
@@ -117,14 +161,76 @@ impl EngineBatch {
         compressors.submit(raw, objects, log, self.losses, &self.in_flight)
     }
 
-    fn put_chunks(&mut self, chunks: Vec<Bytes>, so_far: &mut ChunkEntries) -> Result<()> {
-        for chunk in chunks {
-            let digest = *blake3::hash(&chunk).as_bytes();
-            self.put_object(ObjectKind::Chunk, digest, &chunk)?;
-            so_far.entries.push(BlobEntry { digest, size_bytes: chunk.len() as u64 });
+    /// Adds consecutive chunks of a blob. Those that are new share frames with each other
+    /// alone, in order, so that a reader of the blob finds what it wants and nothing else.
+    fn put_cut(&mut self, cut: &Cut, so_far: &mut ChunkEntries) -> Result<()> {
+        let mut run = Run::default();
+        for chunk in cut.chunks() {
+            let digest = chunk.digest();
+            if !self.claim(PendingKey::Object(ObjectKind::Chunk, digest))? {
+                self.end_run(cut, &mut run)?;
+            } else if chunk.is_normalised() {
+                self.end_run(cut, &mut run)?;
+                let bytes = cut.bytes.slice(chunk.start..chunk.end());
+                self.put_patched(digest, &chunk, &bytes)?;
+            } else {
+                if run.objects.is_empty() {
+                    run.range.start = chunk.start;
+                }
+                run.range.end = chunk.end();
+                let len = u32::try_from(chunk.bytes.len()).expect("a chunk is far smaller");
+                run.objects.push(Object { kind: ObjectKind::Chunk, digest, len });
+                if run.range.len() >= self.engine.frame_sizes.run_bytes {
+                    self.end_run(cut, &mut run)?;
+                }
+            }
+            so_far.entries.push(BlobEntry { digest, size_bytes: chunk.bytes.len() as u64 });
             if so_far.entries.len() == LIST_ENTRIES {
                 self.put_list(so_far)?;
             }
+        }
+        self.end_run(cut, &mut run)
+    }
+
+    /// Sends the chunks of a run, as a frame of their own if they are worth one.
+    fn end_run(&mut self, cut: &Cut, run: &mut Run) -> Result<()> {
+        let Run { objects, range } = std::mem::take(run);
+        if range.len() >= LONE_FRAME_BYTES {
+            return self.submit(cut.bytes.slice(range), objects);
+        }
+        let mut start = range.start;
+        for Object { kind, digest, len } in objects {
+            let end = start + len as usize;
+            self.group(kind, digest, &cut.bytes[start..end])?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Adds the only chunk of a blob, which was claimed.
+    fn put_only_chunk(&mut self, digest: [u8; 32], cut: &Cut) -> Result<()> {
+        match cut.chunks().next() {
+            Some(chunk) if chunk.is_normalised() => self.put_patched(digest, &chunk, &cut.bytes),
+            _ => self.send_object(ObjectKind::Chunk, digest, &cut.bytes),
+        }
+    }
+
+    /// Adds a chunk that was claimed: its normalised `bytes` as a chunk, if they are new, and
+    /// what makes it of them.
+    fn put_patched(&mut self, digest: [u8; 32], chunk: &CutChunk<'_>, bytes: &Bytes) -> Result<()> {
+        let base = *blake3::hash(bytes).as_bytes();
+        self.put_object(ObjectKind::Chunk, base, bytes)?;
+        let bytes = Bytes::from(chunk.make_patches(base).encode());
+        let len = u32::try_from(bytes.len()).expect("a chunk has no room for so many patches");
+        let object = Object { kind: ObjectKind::Patch, digest, len };
+        self.waiting_bytes += bytes.len();
+        self.patches.push(LooseObject { object, bytes });
+        self.hand_over_if_much_waits()
+    }
+
+    fn hand_over_if_much_waits(&mut self) -> Result<()> {
+        if self.waiting_bytes >= MAX_WAITING_BYTES {
+            self.hand_over()?;
         }
         Ok(())
     }
@@ -193,6 +299,10 @@ impl EngineBatch {
             self.send(Part::Loose(chunks))?;
         }
         self.in_flight.wait()?;
+        if !self.patches.is_empty() {
+            let patches = std::mem::take(&mut self.patches);
+            self.send(Part::Loose(patches))?;
+        }
         for blob in std::mem::take(&mut self.blobs) {
             self.send(Part::Blob(blob))?;
         }
@@ -201,7 +311,7 @@ impl EngineBatch {
             let directories = std::mem::take(&mut self.directories);
             self.send(Part::Loose(directories))?;
         }
-        self.directory_bytes = 0;
+        self.waiting_bytes = 0;
         Ok(())
     }
 }
@@ -212,41 +322,38 @@ impl WriteBatch for EngineBatch {
             return Err(Error::invalid("a blob is still being written in this batch"));
         }
         let digest = BlobDigest::of(&contents);
-        let whole = PendingKey::Object(ObjectKind::Chunk, *digest.as_bytes());
-        if contents.len() <= MIN_CHUNK_BYTES {
-            self.put_object(ObjectKind::Chunk, *digest.as_bytes(), &contents)?;
-            return Ok(digest);
-        }
+        let chunker = self.engine.chunker;
         // What is stored is neither chunked nor compressed again.
-        let divided = PendingKey::Blob(*digest.as_bytes());
-        for key in [divided, whole] {
-            if self.claims.contains(&key) || self.engine.is_stored(&key)? {
-                return Ok(digest);
-            }
-        }
-        let first = first_chunk_len(&contents);
-        if first == contents.len() {
-            self.put_object(ObjectKind::Chunk, *digest.as_bytes(), &contents)?;
+        if contents.len() > chunker.min_bytes()
+            && self.is_known(&PendingKey::Blob(*digest.as_bytes()))?
+        {
             return Ok(digest);
         }
-        let mut rest = contents;
-        let mut chunks = Vec::new();
-        while !rest.is_empty() {
-            chunks.push(rest.split_to(first_chunk_len(&rest)));
+        let key = PendingKey::Object(ObjectKind::Chunk, *digest.as_bytes());
+        if self.is_known(&key)? {
+            return Ok(digest);
         }
-        let mut entries = ChunkEntries::default();
-        self.put_chunks(chunks, &mut entries)?;
-        self.put_blob_record(digest, entries)?;
+        let cut = Cut::whole(contents, chunker);
+        if cut.chunk_count() > 1 {
+            let mut entries = ChunkEntries::default();
+            self.put_cut(&cut, &mut entries)?;
+            self.put_blob_record(digest, entries)?;
+        } else {
+            self.note_claim(key)?;
+            self.put_only_chunk(*digest.as_bytes(), &cut)?;
+        }
         Ok(digest)
     }
 
     fn write(&mut self, mut data: &[u8]) -> Result<()> {
-        let (mut blob, mut entries) = self.open.take().unwrap_or_default();
+        let Inner { chunker, frame_sizes, .. } = &*self.engine;
+        let new_blob = || (OpenBlob::new(*chunker, frame_sizes.run_bytes), ChunkEntries::default());
+        let (mut blob, mut entries) = self.open.take().unwrap_or_else(new_blob);
         while !data.is_empty() {
             let taken = blob.fill(data);
             data = &data[taken..];
             if !data.is_empty() {
-                self.put_chunks(blob.certain_chunks(), &mut entries)?;
+                self.put_cut(&blob.certain_chunks(), &mut entries)?;
             }
         }
         self.open = Some((blob, entries));
@@ -254,12 +361,14 @@ impl WriteBatch for EngineBatch {
     }
 
     fn finish_blob(&mut self) -> Result<BlobDigest> {
-        let (blob, mut entries) = self.open.take().unwrap_or_default();
-        let (digest, chunks) = blob.finish();
-        if entries.entries.is_empty() && entries.lists.is_empty() && chunks.is_empty() {
+        let Some((blob, mut entries)) = self.open.take() else {
+            return self.put_blob(Bytes::new());
+        };
+        let (digest, cut) = blob.finish();
+        if entries.is_empty() && cut.chunk_count() == 0 {
             return self.put_blob(Bytes::new());
         }
-        self.put_chunks(chunks, &mut entries)?;
+        self.put_cut(&cut, &mut entries)?;
         self.put_blob_record(digest, entries)?;
         Ok(digest)
     }
@@ -276,11 +385,9 @@ impl WriteBatch for EngineBatch {
         if self.claim(PendingKey::Object(ObjectKind::Directory, *digest.as_bytes()))? {
             let len = u32::try_from(encoded.len()).expect("checked against the limit above");
             let object = Object { kind: ObjectKind::Directory, digest: *digest.as_bytes(), len };
-            self.directory_bytes += encoded.len();
+            self.waiting_bytes += encoded.len();
             self.directories.push(LooseObject { object, bytes: encoded });
-            if self.directory_bytes >= MAX_WAITING_DIRECTORY_BYTES {
-                self.hand_over()?;
-            }
+            self.hand_over_if_much_waits()?;
         }
         Ok(digest)
     }

@@ -12,12 +12,16 @@ use bytes::Bytes;
 use granary_castore::{Error, Result};
 
 use crate::{
+    compression::{Compression, Compressor},
     format::{Object, StoredFrame},
     log::{Log, Part, Request},
 };
 
-/// Frames that may wait for a thread, for each thread.
-const QUEUED_FRAMES: usize = 4;
+/// Frames that may wait, for each thread.
+const QUEUED_FRAMES_PER_THREAD: usize = 2;
+
+/// Most frames that may wait, however many threads there are. Each has about a MiB.
+const MAX_QUEUED_FRAMES: usize = 16;
 
 /// A frame to be compressed and sent to the log.
 struct Job {
@@ -37,20 +41,21 @@ pub(crate) struct Compressors {
 
 impl Compressors {
     /// Starts a thread for each core.
-    pub(crate) fn start(level: i32) -> Result<Self> {
+    pub(crate) fn start(compression: Compression) -> Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let (sender, receiver) = sync_channel(count * QUEUED_FRAMES);
+        let queued = (count * QUEUED_FRAMES_PER_THREAD).min(MAX_QUEUED_FRAMES);
+        let (sender, receiver) = sync_channel(queued);
         let receiver = Arc::new(Mutex::new(receiver));
         let threads = (0..count)
             .map(|_| {
-                let compressor = zstd::bulk::Compressor::new(level)?;
+                let compressor = Compressor::new(compression)?;
                 let receiver = Arc::clone(&receiver);
                 std::thread::Builder::new()
                     .name("granary-zstd".to_owned())
                     .spawn(move || run(&receiver, compressor))
+                    .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))
             })
-            .collect::<Result<_, _>>()
-            .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))?;
+            .collect::<Result<_>>()?;
         Ok(Self { sender: Some(sender), threads })
     }
 
@@ -86,12 +91,12 @@ impl Drop for Compressors {
     }
 }
 
-fn run(jobs: &Mutex<Receiver<Job>>, mut compressor: zstd::bulk::Compressor<'_>) {
+fn run(jobs: &Mutex<Receiver<Job>>, mut compressor: Compressor) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { raw, objects, log, losses, in_flight }) = job else { return };
         let mut job = Begun { in_flight, result: None };
-        let frame = StoredFrame::compress(&raw, &mut compressor);
+        let frame = StoredFrame::compress(&raw, &objects, &mut compressor);
         drop(raw);
         job.result =
             Some(log.send(Request::Append { losses, part: Part::Frame { frame, objects } }));

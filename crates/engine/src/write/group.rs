@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     format::{Object, ObjectKind},
-    log::{LooseObject, MAX_FRAME_GROUP_BYTES},
+    log::LooseObject,
 };
 
 /// Objects that will lie in one frame, in the order in which they came.
@@ -23,10 +23,6 @@ impl Group {
 
     pub(super) fn is_empty(&self) -> bool {
         self.objects.is_empty()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.raw.len() >= MAX_FRAME_GROUP_BYTES
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,10 +1,12 @@
-//! From blobs and directories to requests to the log: chunking, deduplication, grouping,
-//! compression.
+//! From blobs and directories to requests to the log: references taken out, chunking,
+//! deduplication, grouping, compression.
+
+mod cut;
+mod open_blob;
 
 mod batch;
 mod compress;
 mod group;
-mod open_blob;
 
 pub(crate) use batch::EngineBatch;
 pub(crate) use compress::Compressors;

@@ -27,11 +27,12 @@ enum RecordState {
 }
 
 /// Small packs, so that sealing one and beginning the next is cut too.
-const OPTIONS: OpenOptions<'static> =
-    OpenOptions { compression_level: 3, pack_bytes: 700_000, rebuild_index: false, progress: None };
+fn options() -> OpenOptions<'static> {
+    OpenOptions { pack_bytes: 700_000, ..OpenOptions::default() }
+}
 
 fn open(disk: &CrashDisk, index: &TempDir) -> Result<Engine, OpenError> {
-    Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &OPTIONS)
+    Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &options())
 }
 
 /// Writes this and that until something fails, or to the end.
@@ -57,11 +58,14 @@ fn work(engine: &Engine, acknowledged: &mut Acknowledged) -> granary_castore::Re
         acknowledged.records.insert(key, (state, state));
 
         let (large, small) = (random.incompressible(300_000), random.compressible(100));
+        // Of which all rounds but the first store nothing but patches.
+        let patched = Random::new(4).with_references(40_000, 3, 2_000, round.into());
         let mut batch = engine.batch()?;
         batch.put_blob(large.clone().into())?;
         batch.put_blob(small.clone().into())?;
+        batch.put_blob(patched.clone().into())?;
         batch.commit()?;
-        acknowledged.blobs.extend([large, small]);
+        acknowledged.blobs.extend([large, small, patched]);
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 mod conformance;
 mod crash;
 mod damage;
+mod extents;
 mod limits;
 mod model;
+mod references;
 mod reopen;
 mod support;
 mod visibility;

@@ -55,7 +55,12 @@ struct Model {
 
 fn contents(seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
-    if seed.is_multiple_of(2) { random.compressible(len) } else { random.incompressible(len) }
+    match seed % 3 {
+        0 => random.compressible(len),
+        1 => random.incompressible(len),
+        // The same but for the hashes.
+        _ => Random::new(9).with_references(len, 5, 3_000, seed),
+    }
 }
 
 fn run(engine: &Engine, model: &mut Model, step: &Step) {

@@ -38,6 +38,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 const STATS: StoreStats = StoreStats {
     blobs: 1,
     chunks: 2,
+    patched_chunks: 11,
     directories: 3,
     path_infos: 4,
     logical_bytes: 5,
