@@ -1,11 +1,13 @@
 //! Trees of the file system into blobs and directories, in one pass.
 //!
-//! One thread walks and reads ahead ([`walker`]); the calling thread hashes the NAR and
-//! gives the contents to the batch, which does its own work in the background. Between them
-//! is a bounded queue of steps ([`step`]).
+//! One thread walks and reads ahead ([`walker`]), another hashes the NAR ([`nar_hash`]); the
+//! calling thread gives the contents to the batch, which does its own work in the background.
+//! Between them are bounded queues of steps ([`step`]).
 
 mod error;
 mod step;
+
+mod nar_hash;
 mod walker;
 
 use std::{
@@ -15,15 +17,14 @@ use std::{
 };
 
 use granary_castore::{Castore, Error, Node, SymlinkTarget, WriteBatch};
-use granary_nix_formats::{ContentAddress, HashAlgorithm, NarHash, StorePath, nar};
-use sha2::{Digest, Sha256};
+use granary_nix_formats::{ContentAddress, HashAlgorithm, NarHash, StorePath};
 
 use crate::{
     IngestedNar, NarDigest, NarFacts, PathInfo, PathInfoService, Store, tree_builder::TreeBuilder,
 };
 
 pub use error::ImportError;
-use step::{Packet, QUEUE_PACKETS, Step};
+use step::{Packet, QUEUE_PACKETS, Step, StepSender};
 
 /// Is told how an import gets on, on the thread that called for it.
 pub trait ImportObserver {
@@ -54,14 +55,24 @@ pub fn ingest_path(
     batch: &mut dyn WriteBatch,
     observer: &dyn ImportObserver,
 ) -> Result<IngestedNar, ImportError> {
-    let (sender, receiver) = mpsc::sync_channel(QUEUE_PACKETS);
+    let no_thread = |source| ImportError::file("start a thread for", path, source);
+    let (storing, to_store) = mpsc::sync_channel(QUEUE_PACKETS);
+    let (hashing, to_hash) = mpsc::sync_channel(QUEUE_PACKETS);
+    let steps = StepSender::new(storing, hashing);
     thread::scope(|scope| {
         thread::Builder::new()
             .name("import-read".to_owned())
-            .spawn_scoped(scope, move || walker::walk(path, sender))
-            .map_err(|source| ImportError::file("start a thread for", path, source))?;
-        // It owns the receiver: when it fails, the walker notices and ends.
-        consume(receiver, batch, observer)
+            .spawn_scoped(scope, move || walker::walk(path, steps))
+            .map_err(no_thread)?;
+        // Each of the two owns its receiver: when it fails, the walker notices and ends, and
+        // with it the other.
+        let nar = thread::Builder::new()
+            .name("import-hash".to_owned())
+            .spawn_scoped(scope, move || nar_hash::hash(&to_hash))
+            .map_err(no_thread)?;
+        let tree = consume(to_store, batch, observer)?;
+        let nar = nar.join().map_err(|_| Error::unavailable("the hashing thread panicked"))??;
+        Ok(IngestedNar { node: tree.finish()?, nar })
     })
 }
 
@@ -151,36 +162,23 @@ fn file_name(path: &Path) -> Result<String, ImportError> {
         .ok_or_else(|| ImportError::NoName { path: path.to_owned() })
 }
 
-/// Takes the steps of the walker to the NAR's hash, the batch and the directories.
+/// Takes the steps of the walker to the batch and the directories.
 fn consume(
-    packets: Receiver<Packet>,
+    packets: Receiver<Result<Packet, ImportError>>,
     batch: &mut dyn WriteBatch,
     observer: &dyn ImportObserver,
-) -> Result<IngestedNar, ImportError> {
-    let mut consumer = Consumer {
-        nar: nar::Writer::new(HashSink(Sha256::new()))?,
-        tree: TreeBuilder::default(),
-        depth: 0,
-        large: None,
-        batch,
-        observer,
-    };
+) -> Result<TreeBuilder, ImportError> {
+    let mut consumer = Consumer { tree: TreeBuilder::default(), large: None, batch, observer };
     for packet in packets {
-        for step in packet? {
+        for step in packet?.iter() {
             consumer.step(step)?;
         }
     }
-    let nar_size = consumer.nar.position();
-    let HashSink(hasher) = consumer.nar.finish()?;
-    let nar_hash = NarHash::from_bytes(hasher.finalize().into());
-    Ok(IngestedNar { node: consumer.tree.finish()?, nar: NarDigest { nar_size, nar_hash } })
+    Ok(consumer.tree)
 }
 
 struct Consumer<'a> {
-    nar: nar::Writer<HashSink>,
     tree: TreeBuilder,
-    /// How many directories are open.
-    depth: usize,
     /// The file whose contents come in pieces: executable or not, and its size.
     large: Option<(bool, u64)>,
     batch: &'a mut dyn WriteBatch,
@@ -188,45 +186,27 @@ struct Consumer<'a> {
 }
 
 impl Consumer<'_> {
-    fn step(&mut self, step: Step) -> Result<(), ImportError> {
+    fn step(&mut self, step: &Step) -> Result<(), ImportError> {
         match step {
-            Step::Directory => {
-                self.nar.directory()?;
-                self.tree.directory();
-                self.depth += 1;
-            }
-            Step::Entry { name } => {
-                self.nar.entry(&name)?;
-                self.tree.entry(name)?;
-            }
-            Step::EndDirectory => {
-                self.nar.end_directory()?;
-                self.tree.end_directory(self.batch)?;
-                self.depth -= 1;
-                self.end_entry()?;
-            }
+            Step::Directory => self.tree.directory(),
+            Step::Entry { name } => self.tree.entry(name.clone())?,
+            Step::EndDirectory => self.tree.end_directory(self.batch)?,
             Step::Symlink { target } => {
-                self.nar.symlink(&target)?;
-                let target = SymlinkTarget::new(target)
+                let target = SymlinkTarget::new(target.clone())
                     .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
                 self.tree.node(Node::Symlink { target })?;
-                self.end_entry()?;
             }
             Step::File { executable, contents } => {
                 let size_bytes = contents.len() as u64;
-                self.nar.file_header(executable, size_bytes)?;
-                self.nar.file_data(&contents)?;
                 self.observer.data(size_bytes);
-                let digest = self.batch.put_blob(contents)?;
-                self.end_file(Node::File { digest, size_bytes, executable })?;
+                let digest = self.batch.put_blob(contents.clone())?;
+                self.end_file(Node::File { digest, size_bytes, executable: *executable })?;
             }
             Step::LargeFile { executable, size_bytes } => {
-                self.nar.file_header(executable, size_bytes)?;
-                self.large = Some((executable, size_bytes));
+                self.large = Some((*executable, *size_bytes));
             }
             Step::Data(data) => {
-                self.nar.file_data(&data)?;
-                self.batch.write(&data)?;
+                self.batch.write(data)?;
                 self.observer.data(data.len() as u64);
             }
             Step::EndLargeFile => {
@@ -239,31 +219,8 @@ impl Consumer<'_> {
     }
 
     fn end_file(&mut self, file: Node) -> Result<(), ImportError> {
-        self.nar.end_file()?;
         self.tree.node(file)?;
         self.observer.file();
-        self.end_entry()
-    }
-
-    /// Every node but the root is the end of an entry.
-    fn end_entry(&mut self) -> Result<(), ImportError> {
-        if self.depth > 0 {
-            self.nar.end_entry()?;
-        }
-        Ok(())
-    }
-}
-
-/// Hashes what is written to it.
-struct HashSink(Sha256);
-
-impl std::io::Write for HashSink {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.update(buf);
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }

@@ -1,12 +1,15 @@
 //! The steps of a walk, and the queue that they go through.
 
-use std::{mem, sync::mpsc::SyncSender};
+use std::{
+    mem,
+    sync::{Arc, mpsc::SyncSender},
+};
 
 use bytes::Bytes;
 
 use super::ImportError;
 
-/// Most packets that wait in the queue.
+/// Most packets that wait in each queue.
 pub(super) const QUEUE_PACKETS: usize = 4;
 
 /// A packet is sent when it has so many bytes of contents; it can have as much again, if
@@ -16,9 +19,9 @@ const PACKET_BYTES: usize = 1 << 20;
 /// A packet is sent when it has so many steps: some tens of KiB, if all have short names.
 const PACKET_STEPS: usize = 1_024;
 
-/// What is sent through the queue. Steps are sent many at a time, because handing a packet
+/// What is sent through a queue. Steps are sent many at a time, because handing a packet
 /// from thread to thread costs more than reading a small file.
-pub(super) type Packet = Result<Vec<Step>, ImportError>;
+pub(super) type Packet = Arc<Vec<Step>>;
 
 /// One step of a walk, in the order of a NAR.
 #[derive(Debug)]
@@ -41,9 +44,12 @@ pub(super) enum Step {
     EndLargeFile,
 }
 
-/// Gathers steps into packets and sends them.
+/// Gathers steps into packets and sends them to two who work on them side by side.
 pub(super) struct StepSender {
-    sender: SyncSender<Packet>,
+    /// To whoever stores contents; an error that ends the walk goes there too.
+    storing: SyncSender<Result<Packet, ImportError>>,
+    /// To whoever hashes the NAR.
+    hashing: SyncSender<Packet>,
     steps: Vec<Step>,
     bytes: usize,
 }
@@ -52,8 +58,11 @@ pub(super) struct StepSender {
 pub(super) struct Stopped;
 
 impl StepSender {
-    pub(super) fn new(sender: SyncSender<Packet>) -> Self {
-        Self { sender, steps: Vec::with_capacity(PACKET_STEPS), bytes: 0 }
+    pub(super) fn new(
+        storing: SyncSender<Result<Packet, ImportError>>,
+        hashing: SyncSender<Packet>,
+    ) -> Self {
+        Self { storing, hashing, steps: Vec::with_capacity(PACKET_STEPS), bytes: 0 }
     }
 
     /// Adds a step, and sends the packet if that fills it.
@@ -72,12 +81,14 @@ impl StepSender {
     pub(super) fn flush(&mut self) -> Result<(), Stopped> {
         self.bytes = 0;
         let packet = mem::replace(&mut self.steps, Vec::with_capacity(PACKET_STEPS));
-        self.sender.send(Ok(packet)).map_err(|_| Stopped)
+        let packet = Arc::new(packet);
+        self.hashing.send(Arc::clone(&packet)).map_err(|_| Stopped)?;
+        self.storing.send(Ok(packet)).map_err(|_| Stopped)
     }
 
     /// Sends the error that ended the walk; the steps before it are of no more use.
     pub(super) fn fail(self, error: ImportError) {
         // If nobody receives it, the import has failed already.
-        let _ = self.sender.send(Err(error));
+        let _ = self.storing.send(Err(error));
     }
 }

@@ -8,7 +8,6 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    sync::mpsc::SyncSender,
 };
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use rustix::{
 
 use super::{
     ImportError,
-    step::{Packet, Step, StepSender, Stopped},
+    step::{Step, StepSender, Stopped},
 };
 use crate::{MAX_OPEN_ENTRIES, MAX_WHOLE_FILE_BYTES};
 
@@ -35,8 +34,8 @@ const READ_BYTES: usize = 256 << 10;
 const NAMES_BYTES: usize = 16 << 10;
 
 /// Walks the tree at `root` and sends its steps, or the error that ended it.
-pub(super) fn walk(root: &Path, sender: SyncSender<Packet>) {
-    let mut walker = Walker { root, open: Vec::new(), steps: StepSender::new(sender) };
+pub(super) fn walk(root: &Path, steps: StepSender) {
+    let mut walker = Walker { root, open: Vec::new(), steps };
     match walker.run() {
         Ok(()) | Err(Failure::Stopped) => {}
         Err(Failure::Import(error)) => walker.steps.fail(error),
