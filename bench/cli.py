@@ -97,14 +97,19 @@ def _benchmark(options: argparse.Namespace) -> int:
     granary = _binary(options.granary, progress)
     made = corpora.prepare(work / "corpora", options.packages, options.quick, progress)
     bench = Bench(granary, made, work, options.rounds, options.quick, progress)
-    described = machine.describe(work, cargo.ROOT, granary)
+    described = machine.describe(work, granary)
+    # Of a binary from elsewhere nobody knows of which sources it was built.
+    commit = machine.commit(cargo.ROOT)
+    described["built"] = f"built from {commit}" if options.granary is None else "a given binary"
     progress("how fast the machine is")
     speeds = machine.speeds(made.linux, work)
     if described["load_before"] > BUSY_PER_CORE * described["cores"]:
         bench.samples.notes.append("the machine was busy with something else from the start")
     failed = _measure(bench, options.only)
     described["load_after"] = round(os.getloadavg()[0], 2)
-    report = Report(bench, described, speeds, rows())
+    whole = set(options.only) == set(WORKLOADS)
+    shown = [row for row in rows() if whole or row.has_figures(bench.samples)]
+    report = Report(bench, described, speeds, shown)
     saved = report.save(work / "results")
     print(report.text())
     for file in saved:

@@ -18,7 +18,7 @@ SECONDS_PER_LEVEL = 2
 MIB = 1 << 20
 
 
-def describe(work: Path, root: Path, granary: Path) -> dict[str, object]:
+def describe(work: Path, granary: Path) -> dict[str, object]:
     """What the machine is, and which programs it runs."""
     return {
         "cpu": _cpu_model(),
@@ -26,11 +26,10 @@ def describe(work: Path, root: Path, granary: Path) -> dict[str, object]:
         "memory_mb": _memory_bytes() // MIB,
         "kernel": platform.release(),
         "system": _system(),
-        "file_system": _said(["stat", "-f", "-c", "%T", work]),
+        "file_system": (_said(["df", "--output=fstype", work]) or "unknown").split()[-1],
         "load_before": round(os.getloadavg()[0], 2),
         "rustc": _said(["rustc", "--version"]),
         "granary": _said([granary, "--version"]),
-        "commit": _commit(root),
         "peers": {name: _first_version(argv) for name, argv in VERSIONS.items()},
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
@@ -96,11 +95,12 @@ def _said(argv) -> str | None:
         return None
 
 
-def _commit(root: Path) -> str:
+def commit(root: Path) -> str:
+    """The commit of the tree, and whether it was changed since."""
     git = ["git", "-C", root]
-    commit = _said([*git, "rev-parse", "--short=12", "HEAD"]) or "unknown"
+    head = _said([*git, "rev-parse", "--short=12", "HEAD"]) or "unknown sources"
     changed = _said([*git, "status", "--porcelain", "--untracked-files=no"])
-    return f"{commit} and changes" if changed else commit
+    return f"{head} and changes" if changed else head
 
 
 def _first_version(argv: list[str]) -> str:

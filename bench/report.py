@@ -41,13 +41,12 @@ class Report:
         tar = self.bench.samples.median("read", "tar", "seconds")
         read = "" if tar is None else f", tar reads linux in {tar:.2f} s"
         return (
-            f"- {machine['date']}; {machine['granary']}, commit {machine['commit']}; "
-            f"{machine['rustc']}\n"
+            f"- {machine['date']}; {machine['granary']}, {machine['built']}; {machine['rustc']}\n"
             f"- {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']} MB of memory; "
             f"{machine['system']}, Linux {machine['kernel']}, {machine['file_system']}\n"
             f"- one core: {speeds}{read}\n"
             f"- load before {machine['load_before']}, after {machine['load_after']}; "
-            f"{self.bench.rounds} rounds{', small corpora' if self.bench.quick else ''}\n"
+            f"rounds: {self.bench.rounds}{', small corpora' if self.bench.quick else ''}\n"
             f"- {peers}\n"
         )
 

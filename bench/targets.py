@@ -93,6 +93,10 @@ class Row:
     criteria: Sequence[AtMost | Ratio]
     beside: Sequence[Figure] = ()
 
+    def has_figures(self, samples: Samples) -> bool:
+        """Whether anything of it was measured."""
+        return any(figure.value(samples) is not None for figure in (self.figure, *self.peers))
+
     def met(self, samples: Samples) -> bool | None:
         """Whether all criteria are met; None if that is not known."""
         verdicts = []

@@ -26,14 +26,14 @@ PLAIN, ZSTD = "NARs", "NARs, zstd"
 
 @dataclass(frozen=True)
 class Source:
-    """A server as the clients see it, with the narinfos of what is asked for and the headers
-    that are sent; whether it sends NARs as they are."""
+    """A server as clients of one kind see it, with the narinfos of what is asked for and the
+    headers that are sent."""
 
     name: str
+    kind: str
     server: Daemon | Nginx
     infos: list[NarInfo]
     headers: tuple[str, ...] = ()
-    identity: bool = True
 
     def sizes(self) -> dict[str, int]:
         """URLs of all NARs, with their lengths as NARs."""
@@ -65,16 +65,16 @@ def measure(bench: Bench, parts: Collection[str]) -> None:
         if "nars" in parts:
             served = [daemon.narinfo(info.store_path) for info in infos]
             ready = corpora.compressed.narinfos()
-            plain = [Source(nginx.name, nginx, infos), Source(daemon.name, daemon, served)]
-            zstd = [
-                Source("nginx .zst", packed, ready, identity=False),
-                Source(daemon.name, daemon, served, (ACCEPT_ZSTD,), identity=False),
+            sources = [
+                Source(nginx.name, PLAIN, nginx, infos),
+                Source(daemon.name, PLAIN, daemon, served),
+                Source("nginx .zst", ZSTD, packed, ready),
+                Source(daemon.name, ZSTD, daemon, served, (ACCEPT_ZSTD,)),
             ]
-            for source in (*plain, *zstd):
-                bench.progress(f"checking what {source.name} sends")
+            for source in sources:
+                bench.progress(f"checking {source.kind} of {source.name}")
                 source.check()
-            _nars(bench, PLAIN, plain)
-            _nars(bench, ZSTD, zstd)
+            _nars(bench, sources)
         if "narinfo" in parts:
             _narinfos(bench, [nginx, daemon], infos)
         # Peak memory means something only after all of it.
@@ -88,17 +88,17 @@ def work_name(kind: str, connections: int) -> str:
     return f"{kind}, {connections} connection{'s' * (connections > 1)}"
 
 
-def _nars(bench: Bench, work: str, sources: list[Source]) -> None:
+def _nars(bench: Bench, sources: list[Source]) -> None:
     for count in CONNECTIONS:
         for round, source in bench.alternating(sources):
             parts = shares(source.sizes(), count)
             before = source.server.cpu_seconds()
             fetched = fetch(parts, source.headers, bench.work / "curl")
             used = source.server.cpu_seconds() - before
-            if source.identity and fetched.wire_bytes != sum(source.sizes().values()):
+            if source.kind == PLAIN and fetched.wire_bytes != sum(source.sizes().values()):
                 raise Failure(f"{source.name} sent {fetched.wire_bytes} bytes, which is not all")
             bench.record(
-                work_name(work, count),
+                work_name(source.kind, count),
                 source.name,
                 round,
                 seconds=fetched.seconds,
