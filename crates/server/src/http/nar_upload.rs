@@ -108,7 +108,7 @@ impl Upload {
     fn store(self, store: &Store, mut body: Body) -> Result<(), Failure> {
         let mut batch = store.castore().batch()?;
         let mut transport = Decoder::new(&mut body, self.coding, self.limits).map_err(no_memory)?;
-        let mut file = FileReader { inner: &mut transport, hasher: Sha256::new(), len: 0 };
+        let mut file = FileReader::new(&mut transport);
         let ingested = match Decoder::sniff(&mut file, self.limits) {
             Err(error) => Err((None, Failure::of(StatusCode::BAD_REQUEST, &error))),
             Ok(Err(error)) => Err((Some(Failure::from(error)), bad_name(&self.name))),
@@ -117,7 +117,7 @@ impl Upload {
                 Err(error) => Err((nar.take_failure().map(Failure::from), Failure::from(error))),
             },
         };
-        let (file_hash, file_size) = (file.hasher.finalize(), file.len);
+        let file = file.finish();
         let (ingested, compression) = match ingested {
             Ok(ingested) => ingested,
             Err((decoding, failure)) => {
@@ -127,7 +127,7 @@ impl Upload {
                 return Err(body.take_failure().or(below).or(decoding).unwrap_or(failure));
             }
         };
-        let file_hash = NarHash::from_bytes(file_hash.into());
+        let (file_hash, file_size) = file.unwrap_or((ingested.nar.nar_hash, ingested.nar.nar_size));
         self.check_hash(file_hash)?;
         // IMPORTANT: the contents are durable before anything names them.
         batch.commit()?;
@@ -147,17 +147,56 @@ fn no_memory(error: io::Error) -> Error {
     Error::unavailable("there is no memory to decompress an upload").because(error)
 }
 
-/// Hashes the file that is read through it.
+/// What every NAR begins with: the length of its magic string. No compressed file does.
+const NAR_START: [u8; 8] = 13_u64.to_le_bytes();
+
+/// Hashes the file that is read through it, unless that is a NAR as it is: whoever reads that
+/// hashes it anyway, and it would be a fifth of the work of storing it.
 struct FileReader<R> {
     inner: R,
-    hasher: Sha256,
+    /// Bytes that were read to see what the file is, and how many of them were given on.
+    head: Vec<u8>,
+    given: usize,
+    /// None until the head was read, and if the file is a NAR.
+    hasher: Option<Sha256>,
     len: u64,
+}
+
+impl<R: Read> FileReader<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, head: Vec::new(), given: 0, hasher: None, len: 0 }
+    }
+
+    fn read_head(&mut self) -> io::Result<()> {
+        (&mut self.inner).take(NAR_START.len() as u64).read_to_end(&mut self.head)?;
+        if self.head != NAR_START {
+            self.hasher = Some(Sha256::new());
+        }
+        Ok(())
+    }
+
+    /// Hash and length of what was read; `None` if it is a NAR.
+    fn finish(self) -> Option<(NarHash, u64)> {
+        let hash = self.hasher?.finalize();
+        Some((NarHash::from_bytes(hash.into()), self.len))
+    }
 }
 
 impl<R: Read> Read for FileReader<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)?;
-        self.hasher.update(&buf[..read]);
+        if self.head.is_empty() {
+            self.read_head()?;
+        }
+        let read = if self.given < self.head.len() {
+            let read = (&self.head[self.given..]).read(buf)?;
+            self.given += read;
+            read
+        } else {
+            self.inner.read(buf)?
+        };
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buf[..read]);
+        }
         self.len += read as u64;
         Ok(read)
     }
@@ -166,6 +205,25 @@ impl<R: Read> Read for FileReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_hashed_unless_they_are_nars() {
+        for (file, is_nar) in [
+            (&b""[..], false),
+            (b"xz", false),
+            (b"something longer", false),
+            (b"\x0d\0\0\0\0\0\0\0nix-archive-1", true),
+            (b"\x0d\0\0\0\0\0\0", false),
+        ] {
+            let mut reader = FileReader::new(file);
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).expect("memory does not fail");
+            assert_eq!(read, file);
+            let hash = NarHash::from_bytes(Sha256::digest(file).into());
+            let expected = (!is_nar).then_some((hash, file.len() as u64));
+            assert_eq!(reader.finish(), expected);
+        }
+    }
 
     #[test]
     fn names() {
