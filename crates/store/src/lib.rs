@@ -29,6 +29,7 @@ mod node_record;
 mod path_info_record;
 
 mod nar_cursor;
+mod nar_pieces;
 mod nar_plan;
 mod plan_cache;
 mod tree_walk;
@@ -50,6 +51,7 @@ mod upload;
 pub use document::{Document, DocumentKind};
 pub use import::{ImportError, ImportObserver, import_path, ingest_path};
 pub use ingest::{IngestError, IngestedNar, MAX_WHOLE_FILE_BYTES, ingest_nar};
+pub use nar_pieces::{NarPiece, NarPieces, PIECE_BYTES, StoredBytes};
 pub use nar_plan::{MAX_PLAN_BYTES, NarPlan, PlannedBlob, RenderError};
 pub use narinfo_upload::NarInfoRejection;
 pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};

@@ -2,14 +2,14 @@
 
 use std::io::{self, Write};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use granary_castore::{BlobDigest, BlobService, DirectoryService, Error, Node, Result};
 use granary_nix_formats::{NarHash, nar};
 use sha2::{Digest, Sha256};
 
 use crate::{
     NarDigest,
-    nar_cursor::{NarCursor, PieceError},
+    nar_cursor::{NarCursor, PartError},
     tree_walk::{self, Visitor},
 };
 
@@ -59,6 +59,14 @@ pub enum RenderError {
 }
 
 impl NarPlan {
+    /// A plan of the contents of one blob with nothing around them, so that what reads NARs
+    /// reads them too. Whether the blob is stored, and has that length, is found out then.
+    pub fn of_blob(digest: BlobDigest, size_bytes: u64) -> Self {
+        let blob = PlannedBlob { nar_offset: 0, size_bytes, digest, literals_before: 0 };
+        let blobs = if size_bytes == 0 { Vec::new() } else { vec![blob] };
+        Self { literals: Bytes::new(), blobs, nar_size: size_bytes }
+    }
+
     /// Plans the NAR of `root`. `None` if a directory, the root or one below it, is not
     /// stored: then the contents do not resolve, now.
     ///
@@ -99,41 +107,18 @@ impl NarPlan {
         size_of::<Self>() + self.literals.len() + size_of_val(&self.blobs[..])
     }
 
-    /// Bytes of the NAR from `offset` on: `max_bytes` of them, fewer only at the end, none
-    /// at or behind it. Contents of one blob that fill the answer are not copied.
+    /// Writes the whole NAR to `sink`, in large pieces, and flushes it. Blobs are opened in the
+    /// order of the plan.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if a blob is missing, damaged or of another size than planned; or
-    /// whatever the service fails with.
-    pub fn read_at(&self, blobs: &dyn BlobService, offset: u64, max_bytes: usize) -> Result<Bytes> {
-        let left = self.nar_size.saturating_sub(offset);
-        let wanted = usize::try_from(left).map_or(max_bytes, |left| left.min(max_bytes));
-        let mut cursor = NarCursor::new(self, offset);
-        let mut packed = BytesMut::new();
-        while packed.len() < wanted {
-            let Some(piece) = cursor.next(blobs, wanted - packed.len())? else { break };
-            if packed.is_empty() {
-                if piece.len() == wanted {
-                    return Ok(piece.into_bytes(&self.literals));
-                }
-                packed.reserve(wanted);
-            }
-            packed.extend_from_slice(piece.bytes(&self.literals));
-        }
-        Ok(packed.freeze())
-    }
-
-    /// Writes the whole NAR to `sink`, in large pieces, and flushes it.
-    ///
-    /// # Errors
-    ///
-    /// If the sink fails, or as [`read_at`](Self::read_at).
+    /// If the sink fails; [`Error::Corrupt`] if a blob is missing, damaged or of another size
+    /// than planned; or whatever the service fails with.
     pub fn write_to(&self, blobs: &dyn BlobService, sink: impl Write) -> Result<(), RenderError> {
         let mut sink = io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
-        let mut cursor = NarCursor::new(self, 0);
-        while let Some(piece) = cursor.next(blobs, usize::MAX).map_err(Error::from)? {
-            sink.write_all(piece.bytes(&self.literals)).map_err(RenderError::Sink)?;
+        let mut cursor = NarCursor::new(self, 0..self.nar_size);
+        while let Some(part) = cursor.next(blobs, u64::MAX).map_err(Error::from)? {
+            sink.write_all(&part.read(self)?).map_err(RenderError::Sink)?;
         }
         sink.flush().map_err(RenderError::Sink)
     }
@@ -146,13 +131,13 @@ impl NarPlan {
     /// the service fails with.
     pub fn digest(&self, blobs: &dyn BlobService) -> Result<Option<NarDigest>> {
         let mut hasher = Sha256::new();
-        let mut cursor = NarCursor::new(self, 0);
+        let mut cursor = NarCursor::new(self, 0..self.nar_size);
         loop {
-            match cursor.next(blobs, usize::MAX) {
-                Ok(Some(piece)) => hasher.update(piece.bytes(&self.literals)),
+            match cursor.next(blobs, u64::MAX) {
+                Ok(Some(part)) => hasher.update(&part.read(self)?),
                 Ok(None) => break,
-                Err(PieceError::Missing(_)) => return Ok(None),
-                Err(PieceError::Store(error)) => return Err(error),
+                Err(PartError::Missing(_)) => return Ok(None),
+                Err(PartError::Store(error)) => return Err(error),
             }
         }
         let nar_hash = NarHash::from_bytes(hasher.finalize().into());

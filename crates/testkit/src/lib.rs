@@ -13,6 +13,7 @@
 
 mod checks;
 mod crash_disk;
+mod framed_store;
 mod random;
 
 pub mod blob_service;
@@ -27,4 +28,5 @@ pub mod nix;
 pub mod tools;
 
 pub use crash_disk::{CrashDisk, Fault};
+pub use framed_store::{Counts, FramedStore};
 pub use random::Random;

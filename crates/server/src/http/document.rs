@@ -6,10 +6,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode},
     response::Response,
 };
-use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
-use granary_castore::{BlobDigest, Error};
-use granary_store::{Document, DocumentKind, Store};
+use granary_castore::Error;
+use granary_store::{Document, DocumentKind, NarPlan, Store};
 
 use super::{
     Cache, Failure, Reading,
@@ -89,15 +88,12 @@ pub(super) async fn get(
 ) -> Result<Response, Failure> {
     let not_found = Failure::not_found(format!("nothing is stored under {name}"));
     let document = cache.blocking(move |store| find(store, sort, &name)).await?.ok_or(not_found)?;
-    let store = Arc::clone(&cache.store);
-    let digest = document.digest;
     Representation {
         content_type: HeaderValue::from_static(sort.content_type()),
-        tag: HEXLOWER.encode(digest.as_bytes()),
-        len: document.size_bytes,
-        read_at: Arc::new(move |offset, max_bytes| read_blob(&store, &digest, offset, max_bytes)),
+        tag: HEXLOWER.encode(document.digest.as_bytes()),
+        plan: Arc::new(NarPlan::of_blob(document.digest, document.size_bytes)),
     }
-    .respond(reading)
+    .respond(cache, reading)
     .await
 }
 
@@ -111,30 +107,6 @@ fn find(store: &Store, sort: Sort, name: &str) -> Result<Option<Document>, Error
         None => format!("{name}{DEBUG_SUFFIX}"),
     };
     store.document(sort.kind(), other.as_bytes())
-}
-
-fn read_blob(
-    store: &Store,
-    digest: &BlobDigest,
-    offset: u64,
-    max_bytes: usize,
-) -> Result<Bytes, Error> {
-    let mut blob = store
-        .blobs()
-        .open(digest)?
-        .ok_or_else(|| Error::corrupt(format!("blob {digest} of a document is missing")))?;
-    let mut gathered = BytesMut::new();
-    while gathered.len() < max_bytes {
-        let bytes = blob.read_at(offset + gathered.len() as u64, max_bytes - gathered.len())?;
-        if bytes.len() == max_bytes {
-            return Ok(bytes);
-        }
-        if bytes.is_empty() {
-            break;
-        }
-        gathered.extend_from_slice(&bytes);
-    }
-    Ok(gathered.freeze())
 }
 
 pub(super) async fn put(

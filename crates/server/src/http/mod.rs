@@ -51,6 +51,7 @@ pub use coding::DecodeLimits;
 pub use options::HttpOptions;
 
 use failure::Failure;
+use pieces::Readers;
 use request_body::RequestBody;
 use target::Target;
 
@@ -73,7 +74,8 @@ const ROUTES: [&str; 6] = [
 /// The binary cache over `store`. Paths that are none of its own get 404.
 pub fn router(store: Arc<Store>, options: HttpOptions) -> Router {
     let uploads = Arc::new(Semaphore::new(options.max_concurrent_uploads.max(1)));
-    let cache = Arc::new(Cache { store, options, uploads });
+    let readers = Arc::new(Readers::new(Arc::clone(&store)));
+    let cache = Arc::new(Cache { store, options, uploads, readers });
     ROUTES
         .into_iter()
         .fold(Router::new(), |router, path| router.route(path, any(serve)))
@@ -86,6 +88,7 @@ struct Cache {
     options: HttpOptions,
     /// One permit for each upload that is being decoded.
     uploads: Arc<Semaphore>,
+    readers: Arc<Readers>,
 }
 
 impl Cache {

@@ -25,7 +25,7 @@ pub(super) async fn get_castore(
         })
         .await?
         .ok_or_else(|| Failure::not_found("the contents of that node are not stored here"))?;
-    representation(cache, &nar, plan)?.respond(reading).await
+    representation(&nar, plan)?.respond(cache, reading).await
 }
 
 /// `nar/<name>`, as it was uploaded.
@@ -56,10 +56,10 @@ pub(super) async fn get_uploaded(
         })
         .await?;
     let (nar, compression, plan) = found.ok_or(not_found)?;
-    let representation = representation(cache, &nar, plan)?;
+    let representation = representation(&nar, plan)?;
     match compression {
-        Compression::None => representation.respond(reading).await,
-        compression => representation.respond_compressed(reading, compression).await,
+        Compression::None => representation.respond(cache, reading).await,
+        compression => representation.respond_compressed(cache, reading, compression).await,
     }
 }
 
@@ -72,11 +72,7 @@ pub(super) fn root_is_stored(store: &Store, node: &Node) -> Result<bool, Error> 
     }
 }
 
-fn representation(
-    cache: &Cache,
-    nar: &NarDigest,
-    plan: Arc<NarPlan>,
-) -> Result<Representation, Failure> {
+fn representation(nar: &NarDigest, plan: Arc<NarPlan>) -> Result<Representation, Failure> {
     if plan.nar_size() != nar.nar_size {
         return Err(Error::corrupt(format!(
             "a NAR of {} bytes is remembered as one of {}",
@@ -85,11 +81,9 @@ fn representation(
         ))
         .into());
     }
-    let store = Arc::clone(&cache.store);
     Ok(Representation {
         content_type: HeaderValue::from_static("application/x-nix-nar"),
         tag: nar.nar_hash.to_string(),
-        len: nar.nar_size,
-        read_at: Arc::new(move |offset, max_bytes| plan.read_at(store.blobs(), offset, max_bytes)),
+        plan,
     })
 }

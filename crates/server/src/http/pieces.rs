@@ -1,116 +1,409 @@
-//! A body in pieces: read ahead, in order, without holding a thread while the client is
+//! Bodies in pieces: read ahead, in order, without holding a thread while the client is
 //! slow.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::VecDeque, num::NonZero, ops::Range, sync::Arc, thread};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use granary_castore::{Chain, Error, Result};
+use granary_store::{NarPiece, NarPieces, NarPlan, Store};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinHandle, spawn_blocking},
+};
 
-/// How much is read at a time, in bytes.
-pub(super) const PIECE_BYTES: u32 = 512 * 1024;
+/// Most pieces of one body that are read before they are needed.
+const PIECES_AHEAD: usize = 4;
 
-/// How many pieces are read before the client has taken the first of them. This times
-/// [`PIECE_BYTES`] is what a connection costs.
-const PIECES_AHEAD: usize = 2;
+/// Most bytes of pieces that are read before they are needed, over all connections. Beside
+/// these, a connection costs the piece that it sends, of half a MiB to two as a rule.
+const READ_AHEAD_BYTES: usize = 32 << 20;
 
-/// Reads a body at an offset: as many bytes as are asked for, fewer only at its end. It may
-/// block.
-pub(super) type ReadAt = Arc<dyn Fn(u64, usize) -> Result<Bytes> + Send + Sync>;
+/// How many pieces are read at a time for each core: more than one, since some wait for the
+/// disk.
+const READS_PER_CORE: usize = 2;
 
-/// The bytes `range` of a body, which must lie within it, piece by piece.
-///
-/// The first piece is read before this returns, so that what is wrong from the start still
-/// gets a proper answer. An error later is an item of the stream, and its end.
-pub(super) async fn pieces(
-    read_at: ReadAt,
-    range: Range<u64>,
-) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
-    let end = range.end;
-    let mut rest = stream::iter(range.step_by(PIECE_BYTES as usize))
-        .map(move |offset| {
-            let len = (end - offset).min(u64::from(PIECE_BYTES));
-            read_piece(Arc::clone(&read_at), offset, len)
-        })
-        .buffered(PIECES_AHEAD);
-    let first = rest.next().await.transpose()?;
-    Ok(stream::iter(first.map(Ok)).chain(rest).inspect(|piece| {
-        if let Err(error) = piece {
-            // The client only sees its connection break.
-            tracing::error!("a body breaks off: {}", Chain(error));
-        }
-    }))
+/// The same on a machine of few cores.
+const MIN_READS: usize = 4;
+
+/// How many pieces are cut at a time, so that not each costs a way to another thread.
+const PIECES_CUT: usize = 4;
+
+/// Reads the bodies of all connections.
+pub(super) struct Readers {
+    store: Arc<Store>,
+    /// One permit for each byte that may still be read ahead.
+    budget: Arc<Semaphore>,
+    /// One permit for each piece that may be read at the same time.
+    turns: Arc<Semaphore>,
 }
 
-async fn read_piece(read_at: ReadAt, offset: u64, len: u64) -> Result<Bytes> {
-    let wanted = usize::try_from(len).unwrap_or(usize::MAX);
-    let piece = tokio::task::spawn_blocking(move || read_at(offset, wanted))
-        .await
-        .map_err(|error| Error::unavailable("a piece could not be read").because(error))??;
-    // A piece of another length would shift all that follows.
-    if piece.len() as u64 != len {
-        return Err(Error::corrupt(format!(
-            "reading {len} bytes at {offset} gave {} bytes",
-            piece.len()
-        )));
+/// The buffers of a piece.
+pub(super) type Buffers = Vec<Bytes>;
+
+/// What becomes of a piece.
+pub(super) type Form = Arc<dyn Fn(&Store, NarPiece) -> Result<Buffers> + Send + Sync>;
+
+impl Readers {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let turns = (cores * READS_PER_CORE).max(MIN_READS);
+        Self {
+            store,
+            budget: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
+            turns: Arc::new(Semaphore::new(turns)),
+        }
     }
-    Ok(piece)
+
+    /// The bytes `range` of what is planned, piece by piece.
+    pub(super) async fn plain(
+        self: &Arc<Self>,
+        plan: Arc<NarPlan>,
+        range: Range<u64>,
+    ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
+        self.pieces(plan, range, Arc::new(|store, piece| piece.read(store.blobs()))).await
+    }
+
+    /// The bytes `range` of what is planned, piece by piece, each in `form`.
+    ///
+    /// The first piece is read before this returns, so that what is wrong from the start
+    /// still gets a proper answer. An error later is an item of the stream, and its end.
+    pub(super) async fn pieces(
+        self: &Arc<Self>,
+        plan: Arc<NarPlan>,
+        range: Range<u64>,
+        form: Form,
+    ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
+        let mut pieces = Pieces {
+            readers: Arc::clone(self),
+            form,
+            cutting: Cutting::Idle(NarPieces::new(plan, range)),
+            cut: VecDeque::new(),
+            reading: VecDeque::new(),
+            ahead_bytes: 0,
+            sent: None,
+        };
+        let first = pieces.next().await?;
+        let rest = stream::try_unfold(pieces, |mut pieces| async move {
+            Ok(pieces.next().await?.map(|piece| (piece, pieces)))
+        });
+        Ok(stream::iter(first.map(Ok)).chain(rest).inspect(|piece| {
+            if let Err(error) = piece {
+                // The client only sees its connection break.
+                tracing::error!("a body breaks off: {}", Chain(error));
+            }
+        }))
+    }
+
+    /// Reads a piece when it is its turn.
+    fn start(self: &Arc<Self>, piece: NarPiece, form: &Form) -> Task {
+        let (readers, form) = (Arc::clone(self), Arc::clone(form));
+        Task(tokio::spawn(async move {
+            let turns = Arc::clone(&readers.turns);
+            let turn = turns.acquire_owned().await.map_err(not_read)?;
+            let read = spawn_blocking(move || {
+                let read = form(&readers.store, piece);
+                drop(turn);
+                read
+            });
+            read.await.map_err(not_read)?
+        }))
+    }
+}
+
+fn not_read(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::unavailable("a piece could not be read").because(error)
+}
+
+/// A body on its way.
+struct Pieces {
+    readers: Arc<Readers>,
+    form: Form,
+    cutting: Cutting,
+    /// Pieces that wait to be read.
+    cut: VecDeque<NarPiece>,
+    /// Pieces that are being read, or have been, in order.
+    reading: VecDeque<Reading>,
+    /// Permits that this body has, for what it reads and what it sends.
+    ahead_bytes: usize,
+    /// What is held for the piece that is being sent.
+    sent: Option<OwnedSemaphorePermit>,
+}
+
+/// Where the next pieces come from.
+enum Cutting {
+    Idle(NarPieces),
+    Busy(JoinHandle<(NarPieces, CutPieces)>),
+    /// All were cut, or an error comes behind them.
+    Over(Option<Error>),
+}
+
+/// Pieces in order, then the end or an error if there was one.
+struct CutPieces {
+    pieces: Vec<NarPiece>,
+    end: Option<Result<()>>,
+}
+
+/// A piece on its way.
+struct Reading {
+    task: Task,
+    budget: Option<OwnedSemaphorePermit>,
+}
+
+/// Work that is given up when nobody waits for it any more, if it has not begun.
+struct Task(JoinHandle<Result<Buffers>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Result<Option<Buffers>> {
+        self.give_back(None);
+        loop {
+            self.take_cut();
+            if self.reading.is_empty()
+                && let Some(piece) = self.cut.pop_front()
+            {
+                // Whoever is waited for needs no budget, or those who are slow to take what
+                // was read for them could hold up all others.
+                let task = self.readers.start(piece, &self.form);
+                self.reading.push_back(Reading { task, budget: None });
+            }
+            self.read_ahead();
+            if let Some(first) = self.reading.front_mut() {
+                let buffers = (&mut first.task.0).await.map_err(not_read)??;
+                let read = self.reading.pop_front();
+                self.give_back(read.and_then(|read| read.budget));
+                // While this one is sent, the next ones are read.
+                self.take_cut();
+                self.read_ahead();
+                return Ok(Some(buffers));
+            }
+            match &mut self.cutting {
+                Cutting::Busy(task) => {
+                    let cut = task.await;
+                    self.add_cut(cut);
+                }
+                Cutting::Over(error) => return error.take().map_or(Ok(None), Err),
+                Cutting::Idle(_) => self.cut_more(),
+            }
+        }
+    }
+
+    /// Gives back what the piece before held, and holds what this one does.
+    fn give_back(&mut self, sent: Option<OwnedSemaphorePermit>) {
+        if let Some(before) = std::mem::replace(&mut self.sent, sent) {
+            self.ahead_bytes -= before.num_permits();
+        }
+    }
+
+    /// Starts to read what is cut, as far as that is allowed.
+    fn read_ahead(&mut self) {
+        while self.reading.len() < PIECES_AHEAD
+            && let Some(piece) = self.cut.front()
+            && let Some(budget) = self.budget(piece.size_bytes())
+            && let Some(piece) = self.cut.pop_front()
+        {
+            self.ahead_bytes += budget.num_permits();
+            let task = self.readers.start(piece, &self.form);
+            self.reading.push_back(Reading { task, budget: Some(budget) });
+        }
+        if self.cut.len() < PIECES_CUT {
+            self.cut_more();
+        }
+    }
+
+    /// What reading that many bytes ahead takes, if it is to be had. A body gets as much as
+    /// is left for others, so that there is always something left for the next.
+    fn budget(&self, size_bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let budget = &self.readers.budget;
+        let bytes = usize::try_from(size_bytes).ok()?;
+        if self.ahead_bytes.checked_add(bytes)? > budget.available_permits() {
+            return None;
+        }
+        Arc::clone(budget).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
+
+    /// Starts to cut the next pieces, unless that is going on, or over.
+    fn cut_more(&mut self) {
+        self.cutting = match std::mem::replace(&mut self.cutting, Cutting::Over(None)) {
+            Cutting::Idle(mut pieces) => {
+                let store = Arc::clone(&self.readers.store);
+                Cutting::Busy(spawn_blocking(move || {
+                    let cut = cut(&store, &mut pieces);
+                    (pieces, cut)
+                }))
+            }
+            other => other,
+        };
+    }
+
+    /// Takes what was cut, if that is done.
+    fn take_cut(&mut self) {
+        if let Cutting::Busy(task) = &mut self.cutting
+            && let Some(cut) = task.now_or_never()
+        {
+            self.add_cut(cut);
+        }
+    }
+
+    fn add_cut(&mut self, cut: Result<(NarPieces, CutPieces), JoinError>) {
+        self.cutting = match cut {
+            Ok((rest, cut)) => {
+                self.cut.extend(cut.pieces);
+                match cut.end {
+                    None => Cutting::Idle(rest),
+                    Some(end) => Cutting::Over(end.err()),
+                }
+            }
+            Err(error) => Cutting::Over(Some(not_read(error))),
+        };
+    }
+}
+
+/// Cuts the next pieces.
+fn cut(store: &Store, rest: &mut NarPieces) -> CutPieces {
+    let mut pieces = Vec::with_capacity(PIECES_CUT);
+    while pieces.len() < PIECES_CUT {
+        match rest.next(store.blobs()) {
+            Ok(Some(piece)) => pieces.push(piece),
+            Ok(None) => return CutPieces { pieces, end: Some(Ok(())) },
+            Err(error) => return CutPieces { pieces, end: Some(Err(error)) },
+        }
+    }
+    CutPieces { pieces, end: None }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt as _;
+    use granary_castore::{Castore as _, Error};
+    use granary_store::{PIECE_BYTES, StoreOptions};
+    use granary_testkit::{FramedStore, Random};
+
     use super::*;
 
-    const LEN: usize = 3 * PIECE_BYTES as usize + 7;
+    /// Several pieces.
+    const LEN: usize = (4 << 20) + 7;
 
-    fn byte_at(offset: usize) -> u8 {
-        (offset / 1000).to_le_bytes()[0]
+    struct Fixture {
+        castore: FramedStore,
+        readers: Arc<Readers>,
+        contents: Vec<u8>,
+        plan: Arc<NarPlan>,
     }
 
-    fn whole() -> Vec<u8> {
-        (0..LEN).map(byte_at).collect()
-    }
+    impl Fixture {
+        fn new() -> Self {
+            let castore = FramedStore::new(300_000);
+            let contents = Random::new(1).compressible(LEN);
+            let mut batch = castore.batch().expect("memory");
+            let digest = batch.put_blob(contents.clone().into()).expect("memory");
+            batch.commit().expect("memory");
+            let records = Arc::new(castore.memory().clone());
+            let store = Store::new(Arc::new(castore.clone()), records, StoreOptions::default());
+            let readers = Arc::new(Readers::new(Arc::new(store)));
+            let plan = Arc::new(NarPlan::of_blob(digest, LEN as u64));
+            Self { castore, readers, contents, plan }
+        }
 
-    fn source(fails_at: Option<u64>, is_short: bool) -> ReadAt {
-        let bytes = Bytes::from(whole());
-        Arc::new(move |offset, len| {
-            if fails_at.is_some_and(|at| (offset..offset + len as u64).contains(&at)) {
-                return Err(Error::corrupt("damaged"));
-            }
-            let start = usize::try_from(offset).expect("small");
-            Ok(bytes.slice(start..start + len - usize::from(is_short)))
-        })
-    }
+        async fn begin(
+            &self,
+            range: Range<u64>,
+        ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
+            self.readers.plain(Arc::clone(&self.plan), range).await
+        }
 
-    async fn collect(read_at: ReadAt, range: Range<u64>) -> Result<Vec<Result<Bytes>>> {
-        Ok(pieces(read_at, range).await?.collect().await)
+        async fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+            let pieces: Vec<Buffers> = self.begin(range).await?.try_collect().await?;
+            Ok(pieces.into_iter().flatten().flatten().collect())
+        }
+
+        fn is_idle(&self) -> bool {
+            self.readers.budget.available_permits() == READ_AHEAD_BYTES
+        }
     }
 
     #[tokio::test]
     async fn gives_any_range() {
-        let whole = whole();
-        let piece = u64::from(PIECE_BYTES);
-        for range in [0..LEN as u64, 0..1, 5..6, piece - 1..piece + 1, 7..LEN as u64, 9..9] {
-            let pieces = collect(source(None, false), range.clone()).await.expect("reads");
-            let bytes: Vec<u8> =
-                pieces.into_iter().flat_map(|piece| piece.expect("reads")).collect();
+        let fixture = Fixture::new();
+        let len = LEN as u64;
+        for range in [0..len, 0..1, 5..6, PIECE_BYTES - 1..PIECE_BYTES + 1, 7..len, 9..9] {
+            let bytes = fixture.read(range.clone()).await.expect("whole");
             let expected = usize::try_from(range.start).expect("small")
                 ..usize::try_from(range.end).expect("small");
-            assert!(bytes == whole[expected], "{range:?}");
+            assert!(bytes == fixture.contents[expected], "{range:?}");
+            assert!(fixture.is_idle());
         }
     }
 
     #[tokio::test]
     async fn an_error_in_the_first_piece_comes_before_the_stream() {
-        assert!(collect(source(Some(3), false), 0..LEN as u64).await.is_err());
-        assert!(collect(source(None, true), 0..LEN as u64).await.is_err());
+        let fixture = Fixture::new();
+        fixture.castore.fail_from(0, Error::corrupt("damaged"));
+        assert!(matches!(fixture.begin(0..9).await.err(), Some(Error::Corrupt(_))));
     }
 
     #[tokio::test]
-    async fn an_error_later_is_in_the_stream() {
-        let at = u64::from(PIECE_BYTES) * 2;
-        let pieces = collect(source(Some(at), false), 0..LEN as u64).await.expect("begins");
-        assert!(pieces[0].is_ok() && pieces[1].is_ok());
-        assert!(matches!(pieces[2], Err(Error::Corrupt(_))));
+    async fn an_error_later_comes_behind_all_that_is_whole() {
+        let fixture = Fixture::new();
+        fixture.castore.fail_from(5 * PIECE_BYTES, Error::corrupt("damaged"));
+        let pieces = fixture.begin(0..LEN as u64).await.expect("it begins well");
+        let mut pieces = Box::pin(pieces);
+        let mut read = Vec::new();
+        let error = loop {
+            match pieces.next().await.expect("it does not end well") {
+                Ok(buffers) => read.extend(buffers.concat()),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Corrupt(_)));
+        assert!(read.len() as u64 > 3 * PIECE_BYTES && fixture.contents.starts_with(&read));
+        assert!(pieces.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_stops_nobody_and_memory_is_bounded() {
+        let fixture = Fixture::new();
+        let mut slow = Vec::new();
+        for number in 0..200 {
+            slow.push(Box::pin(fixture.begin(0..LEN as u64).await.expect("whole")));
+            if number == 0 {
+                let taken = READ_AHEAD_BYTES - fixture.readers.budget.available_permits();
+                assert!(taken as u64 > PIECE_BYTES, "nothing is read ahead");
+            }
+            assert!(fixture.readers.budget.available_permits() > 0, "nothing is left for others");
+        }
+        assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
+        for pieces in &mut slow {
+            pieces.next().await.expect("a second piece").expect("whole");
+        }
+        drop(slow);
+        // What was begun is given back when it is done, which its threads do in their time.
+        while !fixture.is_idle() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_read() {
+        let fixture = Fixture::new();
+        let turns = u32::try_from(fixture.readers.turns.available_permits()).expect("few");
+        let all = fixture.readers.turns.acquire_many(turns).await.expect("open");
+        let mut waiting = Box::pin(fixture.begin(0..LEN as u64));
+        while fixture.readers.budget.available_permits() == READ_AHEAD_BYTES {
+            assert!(futures::poll!(&mut waiting).is_pending(), "it is not its turn");
+            tokio::task::yield_now().await;
+        }
+        drop(waiting);
+        while !fixture.is_idle() {
+            tokio::task::yield_now().await;
+        }
+        drop(all);
+        let counts = fixture.castore.counts();
+        assert!(counts.values().all(|counts| counts.read.is_empty()), "{counts:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! Answers to GET and HEAD with a body that is read in pieces.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -8,12 +10,13 @@ use axum::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use granary_castore::Error;
+use granary_store::NarPlan;
 
 use super::{
-    Failure, Reading,
+    Cache, Failure, Reading,
     coding::{Compression, EncodeError, Encoder, encoded_len},
     negotiation,
-    pieces::{self, ReadAt},
+    pieces::Buffers,
     range::{self, Wanted},
 };
 
@@ -24,17 +27,20 @@ pub(super) struct Representation {
     /// What stands for the bytes of the body and changes with them; printable ASCII without
     /// quotes.
     pub tag: String,
-    /// Length of the body in bytes.
-    pub len: u64,
-    /// Reads the body.
-    pub read_at: ReadAt,
+    /// What the body consists of.
+    pub plan: Arc<NarPlan>,
 }
 
 impl Representation {
     /// Answers a request for it: whole, one range, or encoded as zstd, as the client asks.
-    pub(super) async fn respond(self, reading: &Reading) -> Result<Response, Failure> {
+    pub(super) async fn respond(
+        self,
+        cache: &Cache,
+        reading: &Reading,
+    ) -> Result<Response, Failure> {
+        let len = self.plan.nar_size();
         let etag = etag(&self.tag, "")?;
-        let mut wanted = range::wanted(&reading.headers, self.len, &etag);
+        let mut wanted = range::wanted(&reading.headers, len, &etag);
         if reading.is_head {
             // Ranges are for GET alone.
             wanted = Wanted::Whole;
@@ -43,11 +49,11 @@ impl Representation {
         let asks_for_part = reading.headers.contains_key(header::RANGE) && !reading.is_head;
         if !asks_for_part && negotiation::wants_zstd(&reading.headers) {
             let etag = self::etag(&self.tag, "-zstd")?;
-            return self.respond_zstd(reading, etag).await;
+            return self.respond_zstd(cache, reading, etag).await;
         }
         let (status, range) = match wanted {
-            Wanted::Unsatisfiable => return Ok(unsatisfiable(self.len)),
-            Wanted::Whole => (StatusCode::OK, 0..self.len),
+            Wanted::Unsatisfiable => return Ok(unsatisfiable(len)),
+            Wanted::Whole => (StatusCode::OK, 0..len),
             Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         };
         let mut headers = self.headers(etag);
@@ -56,24 +62,29 @@ impl Representation {
         }
         headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
         if status == StatusCode::PARTIAL_CONTENT {
-            let value = format!("bytes {}-{}/{}", range.start, range.end - 1, self.len);
+            let value = format!("bytes {}-{}/{}", range.start, range.end - 1, len);
             headers.insert(header::CONTENT_RANGE, ascii(&value)?);
         }
         let body = if reading.is_head {
             Body::empty()
         } else {
-            Body::from_stream(pieces::pieces(self.read_at, range).await?)
+            body(cache.readers.plain(self.plan, range).await?)
         };
         Ok((status, headers, body).into_response())
     }
 
-    async fn respond_zstd(self, reading: &Reading, etag: HeaderValue) -> Result<Response, Failure> {
+    async fn respond_zstd(
+        self,
+        cache: &Cache,
+        reading: &Reading,
+        etag: HeaderValue,
+    ) -> Result<Response, Failure> {
         let mut headers = self.headers(etag);
         if is_known(reading, &headers) {
             return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
-        let body = self.encoded_body(reading, Compression::Zstd).await?;
+        let body = self.encoded_body(cache, reading, Compression::Zstd).await?;
         Ok((headers, body).into_response())
     }
 
@@ -81,21 +92,23 @@ impl Representation {
     /// body itself, and what a client knows of ranges and encodings does not apply.
     pub(super) async fn respond_compressed(
         self,
+        cache: &Cache,
         reading: &Reading,
         compression: Compression,
     ) -> Result<Response, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, self.content_type.clone());
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("none"));
-        if let Some(len) = encoded_len(compression, self.len) {
+        if let Some(len) = encoded_len(compression, self.plan.nar_size()) {
             headers.insert(header::CONTENT_LENGTH, len.into());
         }
-        let body = self.encoded_body(reading, compression).await?;
+        let body = self.encoded_body(cache, reading, compression).await?;
         Ok((headers, body).into_response())
     }
 
     async fn encoded_body(
         self,
+        cache: &Cache,
         reading: &Reading,
         compression: Compression,
     ) -> Result<Body, Failure> {
@@ -103,9 +116,10 @@ impl Representation {
             // A body without a length that is known, so that none is claimed.
             return Ok(Body::from_stream(stream::empty::<Result<Bytes, Error>>()));
         }
-        let encoder = Encoder::new(compression, self.len)?;
-        let pieces = pieces::pieces(self.read_at, 0..self.len).await?;
-        Ok(Body::from_stream(encode(encoder, pieces)))
+        let len = self.plan.nar_size();
+        let encoder = Encoder::new(compression, len)?;
+        let pieces = cache.readers.plain(self.plan, 0..len).await?;
+        Ok(body(encode(encoder, pieces)))
     }
 
     fn headers(&self, etag: HeaderValue) -> HeaderMap {
@@ -118,28 +132,41 @@ impl Representation {
     }
 }
 
+/// A body of `pieces`.
+fn body<E>(pieces: impl Stream<Item = Result<Buffers, E>> + Send + 'static) -> Body
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    Body::from_stream(pieces.map_ok(|buffers| stream::iter(buffers).map(Ok::<_, E>)).try_flatten())
+}
+
 /// Compresses `pieces`, each on a thread that may block, while the next are being read.
 fn encode(
     encoder: Encoder,
-    pieces: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, Failure>> + Send + 'static {
+    pieces: impl Stream<Item = Result<Buffers, Error>> + Send + 'static,
+) -> impl Stream<Item = Result<Buffers, Failure>> + Send + 'static {
     let pieces = Box::pin(pieces);
     stream::try_unfold(Some((encoder, pieces)), |state| async {
         let Some((encoder, mut pieces)) = state else { return Ok(None) };
         let Some(piece) = pieces.next().await.transpose()? else {
             let last = compute(move || encoder.finish()).await?;
-            return Ok::<_, Failure>(Some((last, None)));
+            return Ok::<_, Failure>(Some((filled([last]), None)));
         };
         let (encoder, out) = compute(move || {
             let mut encoder = encoder;
-            let out = encoder.push(&piece)?;
+            let out: Vec<_> =
+                piece.iter().map(|buffer| encoder.push(buffer)).collect::<Result<_, _>>()?;
             Ok((encoder, out))
         })
         .await?;
-        Ok(Some((out, Some((encoder, pieces)))))
+        Ok(Some((filled(out), Some((encoder, pieces)))))
     })
-    // Nothing may come out of a piece yet, and an empty chunk would be no news to a client.
-    .try_filter(|out| std::future::ready(!out.is_empty()))
+}
+
+/// Without empty buffers: nothing may come out of a piece yet, and an empty chunk would be no
+/// news to a client.
+fn filled(buffers: impl IntoIterator<Item = Bytes>) -> Buffers {
+    buffers.into_iter().filter(|buffer| !buffer.is_empty()).collect()
 }
 
 async fn compute<T: Send + 'static>(

@@ -9,5 +9,6 @@ mod limits;
 mod listings;
 mod narinfo_uploads;
 mod path_infos;
+mod pieces;
 mod round_trip;
 mod serving;

@@ -4,7 +4,9 @@ use granary_castore::{
     BlobDigest, Castore, Directory, DirectoryService, Error, MemoryStore, Node, NodeName,
 };
 use granary_nix_formats::NarHash;
-use granary_store::{IngestError, NarDigest, NarPlan, PathInfoService, StoreOptions, ingest_nar};
+use granary_store::{
+    IngestError, NarDigest, NarPlan, PathInfoService, RenderError, StoreOptions, ingest_nar,
+};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -26,21 +28,6 @@ proptest! {
         prop_assert_eq!(ingested.nar, digest_of(&nar));
         prop_assert_eq!(&render(&store, &ingested.node), &nar);
         prop_assert_eq!(store.calculate_nar(&ingested.node).expect("memory"), Some(ingested.nar));
-    }
-
-    #[test]
-    fn every_part_is_part_of_the_whole(tree in any_tree(), max_bytes in 1..300usize) {
-        let (store, memory) = memory_store(StoreOptions::default());
-        let nar = tree.nar();
-        let ingested = put_tree(&memory, &tree);
-        let plan = store.plan(&ingested.node).expect("memory").expect("complete");
-        prop_assert_eq!(plan.nar_size(), nar.len() as u64);
-        for offset in 0..=nar.len() + 1 {
-            let part = plan.read_at(&memory, offset as u64, max_bytes).expect("complete");
-            let start = offset.min(nar.len());
-            let end = (offset + max_bytes).min(nar.len());
-            prop_assert_eq!(&part[..], &nar[start..end.max(start)]);
-        }
     }
 
     #[test]
@@ -78,28 +65,6 @@ fn large_files_and_odd_sizes() {
     let ingested = put_tree(&memory, &tree);
     assert_eq!(ingested.nar, digest_of(&nar));
     assert!(render(&store, &ingested.node) == nar);
-    let plan = store.plan(&ingested.node).expect("memory").expect("complete");
-    for max_bytes in [65_537, 999_983, 1 << 30] {
-        let mut offset = 0;
-        while offset < nar.len() {
-            let part = plan.read_at(&memory, offset as u64, max_bytes).expect("complete");
-            assert_eq!(part.len(), max_bytes.min(nar.len() - offset));
-            assert!(part[..] == nar[offset..offset + part.len()]);
-            offset += part.len();
-        }
-    }
-}
-
-#[test]
-fn contents_that_fill_the_answer_are_not_copied() {
-    let tree = Tree::directory([("large", Tree::file(vec![7; 3 << 20]))]);
-    let (store, memory) = memory_store(StoreOptions::default());
-    let ingested = put_tree(&memory, &tree);
-    let plan = store.plan(&ingested.node).expect("memory").expect("complete");
-    let offset = plan.blobs().next().expect("one blob").nar_offset + 5;
-    let first = plan.read_at(&memory, offset, 1 << 20).expect("complete");
-    let again = plan.read_at(&memory, offset, 1 << 20).expect("complete");
-    assert_eq!(first.as_ptr(), again.as_ptr());
 }
 
 #[test]
@@ -125,8 +90,9 @@ fn what_is_missing_is_none_and_what_is_wrong_is_an_error() {
     assert_eq!(plan.digest(&memory).expect("memory"), None);
     assert_eq!(store.calculate_nar(&root).expect("memory"), None);
     let missing = BlobDigest::of(b"contents of a").to_string();
-    let error = plan.read_at(&memory, 0, 1_000).expect_err("a blob is missing");
-    assert!(matches!(error, Error::Corrupt(_)) && error.to_string().contains(&missing), "{error}");
+    let error = plan.write_to(&memory, std::io::sink()).expect_err("a blob is missing");
+    assert!(matches!(error, RenderError::Store(Error::Corrupt(_))), "{error:?}");
+    assert!(error.to_string().contains(&missing), "{error}");
 
     // Nothing of that was remembered: once the blobs are there, so is the NAR.
     put_tree(&memory, &tree);

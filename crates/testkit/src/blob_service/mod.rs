@@ -18,8 +18,8 @@ use crate::checks::{self, checks};
 /// If a check fails, with the names of all that have.
 pub fn run(make: &dyn Fn() -> Arc<dyn Castore>) {
     use reading::{
-        absent_is_none, behind_the_end, chunks_are_the_blob, few_chunks_or_none, random_parts,
-        readers_are_independent,
+        absent_is_none, behind_the_end, chunks_are_the_blob, extents_are_the_blob,
+        few_chunks_or_none, random_parts, readers_are_independent,
     };
     use writing::{
         contents_come_back, dropping_breaks_nothing, empty_batch, framing_has_no_effect,
@@ -46,6 +46,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Castore>) {
             readers_are_independent,
             chunks_are_the_blob,
             few_chunks_or_none,
+            extents_are_the_blob,
         ],
     );
 }

@@ -101,6 +101,43 @@ pub(super) fn chunks_are_the_blob(store: &Store) {
     }
 }
 
+pub(super) fn extents_are_the_blob(store: &Store) {
+    for contents in [&b""[..], b"x", &large()] {
+        let digest = put(store, contents);
+        let mut reader = open(store, &digest);
+        let size = contents.len() as u64;
+        for offset in [size, u64::MAX] {
+            let extent = reader.extent_at(offset).expect("a search behind the end is no error");
+            assert!(extent.is_none(), "there is an extent at {offset} of {size}");
+        }
+        let (mut end, mut found) = (0, Vec::new());
+        while end < size {
+            let extent = reader.extent_at(end).expect("a blob can be read");
+            let extent = extent.expect("there is one up to the end");
+            assert!(extent.start <= end, "the extent at {end} begins at {}", extent.start);
+            end = extent.start + extent.extent.size_bytes();
+            found.push(extent);
+        }
+        assert_eq!(end, size, "the extents of {digest} end elsewhere");
+        drop(reader);
+        // In any order, and when the blob is closed.
+        for found in found.iter().rev() {
+            let start = usize::try_from(found.start).expect("it is in memory");
+            let bytes = found.extent.read().expect("an extent can be read");
+            assert_eq!(bytes.len() as u64, found.extent.size_bytes(), "the extent at {start}");
+            assert!(contents[start..].starts_with(&bytes), "the extent at {start} is another");
+            if let Some(frame) = found.extent.read_zstd().expect("an extent can be read") {
+                let declared = zstd::zstd_safe::get_frame_content_size(&frame).ok().flatten();
+                assert_eq!(declared, Some(bytes.len() as u64), "the frame of that at {start}");
+                let frames = zstd::zstd_safe::find_frame_compressed_size(&frame);
+                assert_eq!(frames, Ok(frame.len()), "not one frame at {start}");
+                let raw = zstd::bulk::decompress(&frame, bytes.len()).expect("it is a frame");
+                assert!(raw == bytes, "the frame at {start} is another");
+            }
+        }
+    }
+}
+
 pub(super) fn few_chunks_or_none(store: &Store) {
     let digest = put(store, &large());
     for most in [0, 1, 2, 10, 1000] {

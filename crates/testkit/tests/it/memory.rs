@@ -4,10 +4,18 @@ use std::sync::Arc;
 
 use granary_castore::MemoryStore;
 use granary_store::{Store, StoreOptions};
+use granary_testkit::FramedStore;
 
 #[test]
 fn blobs() {
     granary_testkit::blob_service::run(&|| Arc::new(MemoryStore::default()));
+}
+
+#[test]
+fn blobs_in_extents() {
+    for max_extent_bytes in [1 << 20, 100_000] {
+        granary_testkit::blob_service::run(&|| Arc::new(FramedStore::new(max_extent_bytes)));
+    }
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! A planned NAR in pieces: cut in order, which costs little, and read in any order and on
+//! any thread, which is the work.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use granary_castore::{BlobService, Result};
+
+use crate::{
+    nar_cursor::{self, ExtentPart, NarCursor, Part, Read},
+    nar_plan::{NarPlan, PlannedBlob},
+};
+
+/// What a piece has at least, in bytes, unless it is the last. It has at most this and one
+/// extent, or one blob of [`MAX_UNOPENED_BYTES`], more.
+pub const PIECE_BYTES: u64 = 512 << 10;
+
+/// Blobs of at most this many bytes are opened when their piece is read. How larger ones are
+/// cut depends on what they are stored as, so that they are opened before.
+const MAX_UNOPENED_BYTES: u64 = 256 << 10;
+
+/// What has fewer bytes is copied to what it lies beside; what has more is passed on where it
+/// was read. Writing buffers of this size one by one costs no more than writing one, and what
+/// they may keep alive beside them, a frame each, is bounded by how many fit into a piece.
+const COPY_BELOW_BYTES: u64 = 128 << 10;
+
+/// Cuts a range of a planned NAR into pieces, at the ends of extents.
+pub struct NarPieces {
+    cursor: NarCursor<Arc<NarPlan>>,
+}
+
+/// Bytes of a NAR that are read together.
+pub struct NarPiece {
+    plan: Arc<NarPlan>,
+    parts: Vec<PiecePart>,
+    size_bytes: u64,
+}
+
+enum PiecePart {
+    /// What needs no blob, or one that is open.
+    Part(Part),
+    /// A whole blob, which is not open yet.
+    Blob(PlannedBlob),
+}
+
+impl PiecePart {
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Part(part) => part.size_bytes(),
+            Self::Blob(blob) => blob.size_bytes,
+        }
+    }
+}
+
+/// Bytes of a NAR in the form that costs least to read.
+#[derive(Debug)]
+pub enum StoredBytes<'a> {
+    /// The bytes, which lie in memory in any case.
+    Literal(&'a [u8]),
+    /// The bytes.
+    Plain(Bytes),
+    /// The bytes as one frame of zstd that declares its content size.
+    Zstd {
+        /// The frame, checked as what was stored.
+        frame: Bytes,
+        /// How many bytes it must give.
+        size_bytes: u64,
+    },
+}
+
+impl NarPieces {
+    /// The bytes `range` of the NAR, as far as it has them.
+    pub fn new(plan: Arc<NarPlan>, range: Range<u64>) -> Self {
+        Self { cursor: NarCursor::new(plan, range) }
+    }
+
+    /// Cuts off the next piece; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if a blob is missing, damaged or of another size than planned; or
+    /// whatever the service fails with. Nothing may be asked of it then.
+    pub fn next(&mut self, blobs: &dyn BlobService) -> Result<Option<NarPiece>> {
+        let (mut parts, mut size_bytes) = (Vec::new(), 0);
+        while size_bytes < PIECE_BYTES {
+            let part = if let Some(blob) = self.cursor.step_over(MAX_UNOPENED_BYTES) {
+                PiecePart::Blob(blob)
+            } else if let Some(part) = self.cursor.next(blobs, PIECE_BYTES - size_bytes)? {
+                PiecePart::Part(part)
+            } else {
+                break;
+            };
+            size_bytes += part.size_bytes();
+            parts.push(part);
+        }
+        let plan = Arc::clone(self.cursor.plan());
+        Ok((!parts.is_empty()).then_some(NarPiece { plan, parts, size_bytes }))
+    }
+}
+
+impl NarPiece {
+    /// Its length in bytes; not 0.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Reads it: its bytes in order, in buffers as large as can be had without copying much.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if a blob is missing, damaged or of another size than planned; or
+    /// whatever the service fails with.
+    pub fn read(self, blobs: &dyn BlobService) -> Result<Vec<Bytes>> {
+        let mut packer = Packer::default();
+        for (position, part) in self.parts.iter().enumerate() {
+            if packer.packed.capacity() == 0 {
+                packer.packed.reserve(small_bytes(&self.parts[position..]));
+            }
+            match part {
+                PiecePart::Part(Part::Literal(range)) => {
+                    packer.copy(&self.plan.literals[range.clone()]);
+                }
+                PiecePart::Part(Part::Extent(part)) => packer.push(part.read()?),
+                PiecePart::Blob(blob) => nar_cursor::read_blob(blobs, blob, |part| {
+                    packer.push(part.read()?);
+                    Ok(())
+                })?,
+            }
+        }
+        Ok(packer.finish())
+    }
+
+    /// Reads it and gives its bytes to `take`, in order, in the form in which they are stored.
+    ///
+    /// # Errors
+    ///
+    /// What `take` fails with, or as [`read`](Self::read).
+    pub fn read_stored(
+        self,
+        blobs: &dyn BlobService,
+        mut take: impl FnMut(StoredBytes<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for part in &self.parts {
+            match part {
+                PiecePart::Part(Part::Literal(range)) => {
+                    take(StoredBytes::Literal(&self.plan.literals[range.clone()]))?;
+                }
+                PiecePart::Part(Part::Extent(part)) => take(stored(part)?)?,
+                PiecePart::Blob(blob) => {
+                    nar_cursor::read_blob(blobs, blob, |part| take(stored(part)?))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stored(part: &ExtentPart) -> Result<StoredBytes<'static>> {
+    Ok(match part.read_stored()? {
+        Read::Plain(bytes) => StoredBytes::Plain(bytes),
+        Read::Zstd(frame) => StoredBytes::Zstd { frame, size_bytes: part.size_bytes() },
+    })
+}
+
+/// How many bytes `parts` begin with that will be copied to one buffer.
+fn small_bytes(parts: &[PiecePart]) -> usize {
+    let is_small = |part: &&PiecePart| {
+        matches!(part, PiecePart::Part(Part::Literal(_))) || part.size_bytes() < COPY_BELOW_BYTES
+    };
+    let bytes: u64 = parts.iter().take_while(is_small).map(PiecePart::size_bytes).sum();
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Packs what is small, and leaves what is large where it is.
+#[derive(Default)]
+struct Packer {
+    done: Vec<Bytes>,
+    packed: BytesMut,
+}
+
+impl Packer {
+    fn copy(&mut self, bytes: &[u8]) {
+        self.packed.extend_from_slice(bytes);
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if (bytes.len() as u64) < COPY_BELOW_BYTES {
+            return self.copy(&bytes);
+        }
+        self.flush();
+        self.done.push(bytes);
+    }
+
+    fn flush(&mut self) {
+        let packed = std::mem::take(&mut self.packed);
+        if !packed.is_empty() {
+            self.done.push(packed.freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.flush();
+        self.done
+    }
+}

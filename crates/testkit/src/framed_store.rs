@@ -1,0 +1,215 @@
+//! A store in memory whose blobs are kept in extents, some of them as frames of zstd.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use granary_castore::{
+    BlobDigest, BlobExtent, BlobReader, BlobService, BlobStat, Castore, ChunkMeta, Directory,
+    DirectoryDigest, DirectoryService, Error, ExtentAt, MemoryStore, Result, WriteBatch,
+};
+
+use crate::Random;
+
+/// Level of zstd for the frames: they are made anew whenever one is read.
+const LEVEL: i32 = 1;
+
+/// A [`MemoryStore`] that hands out each blob in extents of seeded lengths, every other of
+/// them with a frame. It counts what is asked of it, and fails where it is told to. Clones
+/// share everything.
+#[derive(Debug, Clone)]
+pub struct FramedStore {
+    memory: MemoryStore,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    max_extent_bytes: usize,
+    fails_from: AtomicU64,
+    error: Mutex<Error>,
+    counts: Mutex<HashMap<BlobDigest, Counts>>,
+}
+
+/// What was asked of one blob.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// How often it was opened.
+    pub opened: usize,
+    /// How often each of its extents was read, by where they begin. Reading the frame
+    /// counts, where there is one.
+    pub read: HashMap<u64, usize>,
+    /// How many frames were read.
+    pub frames: usize,
+}
+
+impl FramedStore {
+    /// An empty store, whose extents have at most that many bytes (at least 1).
+    ///
+    /// # Panics
+    ///
+    /// If extents are to have no bytes.
+    pub fn new(max_extent_bytes: usize) -> Self {
+        assert!(max_extent_bytes > 0, "an extent has at least one byte");
+        let shared = Shared {
+            max_extent_bytes,
+            fails_from: AtomicU64::new(u64::MAX),
+            error: Mutex::new(Error::corrupt("an extent is damaged")),
+            counts: Mutex::default(),
+        };
+        Self { memory: MemoryStore::default(), shared: Arc::new(shared) }
+    }
+
+    /// The store below, which also keeps records.
+    pub fn memory(&self) -> &MemoryStore {
+        &self.memory
+    }
+
+    /// Lets every extent that ends behind `offset` of its blob fail with `error` when it is
+    /// read. It can still be found.
+    pub fn fail_from(&self, offset: u64, error: Error) {
+        *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        self.shared.fails_from.store(offset, Ordering::SeqCst);
+    }
+
+    /// What was asked of each blob so far.
+    pub fn counts(&self) -> HashMap<BlobDigest, Counts> {
+        self.shared.counts().clone()
+    }
+}
+
+impl Shared {
+    fn counts(&self) -> MutexGuard<'_, HashMap<BlobDigest, Counts>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlobService for FramedStore {
+    fn stat(&self, digest: &BlobDigest) -> Result<Option<BlobStat>> {
+        self.memory.stat(digest)
+    }
+
+    fn chunks(&self, digest: &BlobDigest, max_chunks: usize) -> Result<Option<Vec<ChunkMeta>>> {
+        self.memory.chunks(digest, max_chunks)
+    }
+
+    fn open(&self, digest: &BlobDigest) -> Result<Option<Box<dyn BlobReader>>> {
+        let Some(mut inner) = self.memory.open(digest)? else { return Ok(None) };
+        let contents = inner.read_at(0, usize::MAX)?;
+        self.shared.counts().entry(*digest).or_default().opened += 1;
+        let reader = FramedReader { digest: *digest, contents, shared: Arc::clone(&self.shared) };
+        Ok(Some(Box::new(reader)))
+    }
+}
+
+impl DirectoryService for FramedStore {
+    fn directory(&self, digest: &DirectoryDigest) -> Result<Option<Directory>> {
+        self.memory.directory(digest)
+    }
+}
+
+impl Castore for FramedStore {
+    fn batch(&self) -> Result<Box<dyn WriteBatch>> {
+        self.memory.batch()
+    }
+}
+
+struct FramedReader {
+    digest: BlobDigest,
+    contents: Bytes,
+    shared: Arc<Shared>,
+}
+
+impl FramedReader {
+    /// The extent that holds the byte at `position`. Which ones a blob has follows from its
+    /// digest.
+    fn extent(&self, position: usize) -> (usize, Extent) {
+        let seed = self.digest.as_bytes().first_chunk().copied().unwrap_or_default();
+        let mut random = Random::new(u64::from_le_bytes(seed));
+        let (mut start, mut has_frame) = (0, random.one_in(2));
+        loop {
+            let len = 1 + random.below(self.shared.max_extent_bytes);
+            let end = self.contents.len().min(start + len);
+            if position < end {
+                let bytes = self.contents.slice(start..end);
+                let (digest, shared) = (self.digest, Arc::clone(&self.shared));
+                let extent = Extent { digest, start: start as u64, bytes, has_frame, shared };
+                return (start, extent);
+            }
+            (start, has_frame) = (end, !has_frame);
+        }
+    }
+}
+
+impl BlobReader for FramedReader {
+    fn size_bytes(&self) -> u64 {
+        self.contents.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, max_bytes: usize) -> Result<Bytes> {
+        let Some(position) = usize::try_from(offset).ok().filter(|at| *at < self.contents.len())
+        else {
+            return Ok(Bytes::new());
+        };
+        let (start, extent) = self.extent(position);
+        let bytes = extent.read()?.slice(position - start..);
+        Ok(bytes.slice(..bytes.len().min(max_bytes)))
+    }
+
+    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+        let Some(position) = usize::try_from(offset).ok().filter(|at| *at < self.contents.len())
+        else {
+            return Ok(None);
+        };
+        let (start, extent) = self.extent(position);
+        Ok(Some(ExtentAt { start: start as u64, extent: Box::new(extent) }))
+    }
+}
+
+struct Extent {
+    digest: BlobDigest,
+    start: u64,
+    bytes: Bytes,
+    has_frame: bool,
+    shared: Arc<Shared>,
+}
+
+impl Extent {
+    fn count(&self, is_frame: bool) -> Result<()> {
+        if self.start + self.size_bytes() > self.shared.fails_from.load(Ordering::SeqCst) {
+            let error = self.shared.error.lock().unwrap_or_else(PoisonError::into_inner);
+            return Err(error.clone());
+        }
+        let mut counts = self.shared.counts();
+        let counts = counts.entry(self.digest).or_default();
+        *counts.read.entry(self.start).or_default() += 1;
+        counts.frames += usize::from(is_frame);
+        Ok(())
+    }
+}
+
+impl BlobExtent for Extent {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&self) -> Result<Bytes> {
+        self.count(false)?;
+        Ok(self.bytes.clone())
+    }
+
+    fn read_zstd(&self) -> Result<Option<Bytes>> {
+        if !self.has_frame {
+            return Ok(None);
+        }
+        self.count(true)?;
+        let frame = zstd::bulk::compress(&self.bytes, LEVEL)
+            .map_err(|error| Error::unavailable("zstd has no memory").because(error))?;
+        Ok(Some(frame.into()))
+    }
+}
