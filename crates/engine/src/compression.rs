@@ -7,24 +7,23 @@ use zstd::zstd_safe::{CParameter, compress_bound};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression {
     level: i32,
-    /// Binary logarithm of the entries of the hash table; the level's own if none.
-    hash_log: Option<u32>,
-    /// Shortest match that is looked for, in bytes; the level's own if none.
-    min_match: Option<u32>,
+    /// Binary logarithms of the entries of the table of long matches and of that of short
+    /// ones; the level's own if none.
+    table_logs: Option<(u32, u32)>,
 }
 
 impl Compression {
     /// Nothing but a level of zstd's, from 1 to 22.
     pub const fn level(level: i32) -> Self {
-        Self { level, hash_log: None, min_match: None }
+        Self { level, table_logs: None }
     }
 }
 
-/// Level 1 with a larger table and a longer shortest match: nearly as small as level 3 on
-/// what store paths are made of, in two thirds of its time (docs/performance.md).
+/// Level 3 with tables that stay in the cache of a core: about as fast as level 1 in frames of
+/// this size, and nearly as small as level 3 (docs/decisions/0004).
 impl Default for Compression {
     fn default() -> Self {
-        Self { level: 1, hash_log: Some(16), min_match: Some(6) }
+        Self { level: 3, table_logs: Some((15, 14)) }
     }
 }
 
@@ -39,11 +38,9 @@ impl Compressor {
     pub(crate) fn new(compression: Compression) -> Result<Self> {
         let set_up = || {
             let mut zstd = zstd::bulk::Compressor::new(compression.level)?;
-            if let Some(hash_log) = compression.hash_log {
-                zstd.set_parameter(CParameter::HashLog(hash_log))?;
-            }
-            if let Some(min_match) = compression.min_match {
-                zstd.set_parameter(CParameter::MinMatch(min_match))?;
+            if let Some((long, short)) = compression.table_logs {
+                zstd.set_parameter(CParameter::HashLog(long))?;
+                zstd.set_parameter(CParameter::ChainLog(short))?;
             }
             Ok(zstd)
         };
