@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) signing_key: Option<PathBuf>,
     pub(crate) allow_anonymous_writes: Option<bool>,
     pub(crate) priority: Option<u32>,
+    #[serde(default)]
+    pub(crate) multi_frame_client: Vec<String>,
     #[serde(default, deserialize_with = "compression_level")]
     pub(crate) compression_level: Option<i32>,
     pub(crate) log: Option<String>,
@@ -92,6 +94,7 @@ mod tests {
         let config = parse(
             "data-dir = '/srv/granary'\nlisten = ['127.0.0.1:0', 'unix:/run/granary']\n\
              signing-key = '/etc/key'\nallow-anonymous-writes = true\npriority = 50\n\
+             multi-frame-client = ['other/']\n\
              compression-level = 9\nlog = 'debug'\nlog-format = 'json'\n",
         )
         .expect("all of them are known");
@@ -100,6 +103,7 @@ mod tests {
         assert_eq!(config.signing_key, Some("/etc/key".into()));
         assert_eq!(config.allow_anonymous_writes, Some(true));
         assert_eq!(config.priority, Some(50));
+        assert_eq!(config.multi_frame_client, ["other/"]);
         assert_eq!(config.compression_level, Some(9));
         assert_eq!(config.log.as_deref(), Some("debug"));
         assert_eq!(config.log_format, Some(crate::log::Format::Json));

@@ -73,6 +73,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER")]
     priority: Option<u32>,
 
+    /// Send frames of zstd as they are stored to clients of this name too, beside Nix and curl
+    ///
+    /// The name is how a word of their User-Agent begins, as in Nix/. They must read every frame of
+    /// a body; some decoders stop behind the first. Others get one frame, which costs more time.
+    #[arg(long, value_name = "NAME")]
+    multi_frame_client: Vec<String>,
+
     /// Compress what is stored from now on at this level of zstd, 1 to 19
     ///
     /// The default lies between 1 and 3: about as fast as 1 and nearly as small as 3.
@@ -98,6 +105,7 @@ struct Settings {
     signing_key: Option<PathBuf>,
     allow_anonymous_writes: bool,
     priority: Option<u32>,
+    multi_frame_clients: Vec<String>,
     compression_level: Option<i32>,
     log: String,
     log_format: log::Format,
@@ -124,6 +132,7 @@ impl Settings {
             allow_anonymous_writes: args.allow_anonymous_writes
                 || config.allow_anonymous_writes.unwrap_or_default(),
             priority: args.priority.or(config.priority),
+            multi_frame_clients: [args.multi_frame_client, config.multi_frame_client].concat(),
             compression_level: args.compression_level.or(config.compression_level),
             log: args
                 .log
@@ -183,6 +192,7 @@ async fn router(settings: &Settings, local: &LocalStore) -> Router {
     if let Some(priority) = settings.priority {
         options.priority = priority;
     }
+    options.multi_frame_clients.extend_from_slice(&settings.multi_frame_clients);
     let services = GrpcServices {
         castore: Arc::clone(local.store.castore()),
         path_infos: local.store.clone(),

@@ -31,6 +31,7 @@ mod failure;
 mod options;
 mod target;
 
+mod frames;
 mod negotiation;
 mod pieces;
 mod range;
@@ -51,6 +52,7 @@ pub use coding::DecodeLimits;
 pub use options::HttpOptions;
 
 use failure::Failure;
+use frames::Framer;
 use pieces::Readers;
 use request_body::RequestBody;
 use target::Target;
@@ -75,7 +77,8 @@ const ROUTES: [&str; 6] = [
 pub fn router(store: Arc<Store>, options: HttpOptions) -> Router {
     let uploads = Arc::new(Semaphore::new(options.max_concurrent_uploads.max(1)));
     let readers = Arc::new(Readers::new(Arc::clone(&store)));
-    let cache = Arc::new(Cache { store, options, uploads, readers });
+    let framer = Arc::default();
+    let cache = Arc::new(Cache { store, options, uploads, readers, framer });
     ROUTES
         .into_iter()
         .fold(Router::new(), |router, path| router.route(path, any(serve)))
@@ -89,6 +92,7 @@ struct Cache {
     /// One permit for each upload that is being decoded.
     uploads: Arc<Semaphore>,
     readers: Arc<Readers>,
+    framer: Arc<Framer>,
 }
 
 impl Cache {

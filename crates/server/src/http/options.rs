@@ -25,7 +25,13 @@ pub struct HttpOptions {
     pub body_idle_timeout: Duration,
     /// How much an upload may grow when it is decompressed.
     pub decode_limits: DecodeLimits,
+    /// How a word of the `User-Agent` of clients begins that read every frame of a zstd body,
+    /// and so can be sent frames as they are stored. All others get one frame.
+    pub multi_frame_clients: Vec<String>,
 }
+
+/// Checked: stock Nix 2.8 and curl read all frames.
+const MULTI_FRAME_CLIENTS: [&str; 2] = ["Nix/", "curl/"];
 
 impl Default for HttpOptions {
     fn default() -> Self {
@@ -34,6 +40,7 @@ impl Default for HttpOptions {
             max_concurrent_uploads: MAX_CONCURRENT_UPLOADS,
             body_idle_timeout: BODY_IDLE_TIMEOUT,
             decode_limits: DecodeLimits::default(),
+            multi_frame_clients: MULTI_FRAME_CLIENTS.map(str::to_owned).to_vec(),
         }
     }
 }

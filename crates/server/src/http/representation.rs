@@ -15,7 +15,7 @@ use granary_store::NarPlan;
 use super::{
     Cache, Failure, Reading,
     coding::{Compression, EncodeError, Encoder, encoded_len},
-    negotiation,
+    frames, negotiation,
     pieces::Buffers,
     range::{self, Wanted},
 };
@@ -48,8 +48,7 @@ impl Representation {
         // A client that wants a part counts in bytes of the body as it is.
         let asks_for_part = reading.headers.contains_key(header::RANGE) && !reading.is_head;
         if !asks_for_part && negotiation::wants_zstd(&reading.headers) {
-            let etag = self::etag(&self.tag, "-zstd")?;
-            return self.respond_zstd(cache, reading, etag).await;
+            return self.respond_zstd(cache, reading).await;
         }
         let (status, range) = match wanted {
             Wanted::Unsatisfiable => return Ok(unsatisfiable(len)),
@@ -73,18 +72,27 @@ impl Representation {
         Ok((status, headers, body).into_response())
     }
 
-    async fn respond_zstd(
-        self,
-        cache: &Cache,
-        reading: &Reading,
-        etag: HeaderValue,
-    ) -> Result<Response, Failure> {
+    async fn respond_zstd(self, cache: &Cache, reading: &Reading) -> Result<Response, Failure> {
+        let clients = &cache.options.multi_frame_clients;
+        let many_frames = frames::are_read_by_client(&reading.headers, clients);
+        // What is stored as a frame may be stored as another later: weak, for the same bytes
+        // come out of both.
+        let etag = if many_frames {
+            ascii(&format!("W/\"{}-frames\"", self.tag))?
+        } else {
+            etag(&self.tag, "-zstd")?
+        };
         let mut headers = self.headers(etag);
         if is_known(reading, &headers) {
             return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
-        let body = self.encoded_body(cache, reading, Compression::Zstd).await?;
+        let body = if many_frames && !reading.is_head {
+            let (range, form) = (0..self.plan.nar_size(), cache.framer.form());
+            body(cache.readers.pieces(self.plan, range, form).await?)
+        } else {
+            self.encoded_body(cache, reading, Compression::Zstd).await?
+        };
         Ok((headers, body).into_response())
     }
 
@@ -127,7 +135,7 @@ impl Representation {
         headers.insert(header::CONTENT_TYPE, self.content_type.clone());
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(header::ETAG, etag);
-        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding, User-Agent"));
         headers
     }
 }
@@ -203,7 +211,7 @@ fn is_known(reading: &Reading, headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|tag| tag.trim().trim_start_matches("W/"))
-        .any(|tag| tag == "*" || Some(tag) == etag)
+        .any(|tag| tag == "*" || Some(tag) == etag.map(|etag| etag.trim_start_matches("W/")))
 }
 
 fn unsatisfiable(len: u64) -> Response {

@@ -2,6 +2,7 @@
 //! real tools that talk to it.
 
 mod faults;
+mod frames;
 mod nix;
 mod reading;
 mod uploads;

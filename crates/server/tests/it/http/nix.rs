@@ -27,7 +27,7 @@ fn nar_of_file(contents: &[u8]) -> Vec<u8> {
 }
 
 /// A closure of three, the dependencies first.
-struct Closure {
+pub(super) struct Closure {
     members: Vec<Member>,
 }
 
@@ -38,7 +38,7 @@ struct Member {
 }
 
 impl Closure {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (library, program, script) =
             (store_path("library-1.0"), store_path("program-2.1"), store_path("script"));
         let member = |path: &StorePath, large, references: &[&StorePath]| Member {
@@ -58,7 +58,7 @@ impl Closure {
         }
     }
 
-    fn root(&self) -> String {
+    pub(super) fn root(&self) -> String {
         self.members.last().expect("it is not empty").path.absolute()
     }
 
@@ -82,7 +82,7 @@ impl Closure {
 }
 
 /// Nix with a home of its own.
-struct Nix {
+pub(super) struct Nix {
     home: TempDir,
 }
 
@@ -96,7 +96,7 @@ impl Nix {
     }
 
     /// A store below the home, of that name.
-    fn store(&self, name: &str) -> String {
+    pub(super) fn store(&self, name: &str) -> String {
         format!("local?root={}", self.path(name).display())
     }
 
@@ -121,7 +121,7 @@ impl Nix {
         run(self.command("nix", cache_home).args(args))
     }
 
-    fn nix(&self, cache_home: &str, args: &[&str]) -> String {
+    pub(super) fn nix(&self, cache_home: &str, args: &[&str]) -> String {
         let output = self.try_nix(cache_home, args);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "nix {args:?} failed:\n{errors}");
@@ -129,7 +129,7 @@ impl Nix {
     }
 
     /// Checks that the store of that name has the closure, byte for byte.
-    fn assert_has(&self, store: &str, closure: &Closure) {
+    pub(super) fn assert_has(&self, store: &str, closure: &Closure) {
         for member in &closure.members {
             let path = self.path(store).join(&member.path.absolute()[1..]);
             let output = run(self.command("nix-store", "cache").arg("--dump").arg(path));
@@ -140,7 +140,7 @@ impl Nix {
 }
 
 /// A Nix whose store `source` has the closure.
-fn nix_with(closure: &Closure) -> Nix {
+pub(super) fn nix_with(closure: &Closure) -> Nix {
     let nix = Nix::new();
     let files = nix.path("files");
     closure.write_to(&files);
