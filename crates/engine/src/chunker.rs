@@ -14,8 +14,9 @@ pub(crate) struct Chunker {
 /// What chunks are on average, if contents are random, unless told otherwise.
 pub const DEFAULT_AVERAGE_CHUNK_BYTES: u32 = 64 << 10;
 
-/// The least and the most that the average may be set to.
-pub(crate) const AVERAGE_CHUNK_LIMITS: std::ops::RangeInclusive<u32> = (4 << 10)..=(1 << 20);
+/// The least and the most that the average may be set to. The largest chunk of the most has no
+/// room for more hashes than a patch can number.
+pub(crate) const AVERAGE_CHUNK_LIMITS: std::ops::RangeInclusive<u32> = (4 << 10)..=(512 << 10);
 
 impl Chunker {
     /// One that aims at chunks of `average_bytes`; `None` if that is no power of two within

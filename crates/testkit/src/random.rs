@@ -1,5 +1,8 @@
 //! Numbers and bytes that depend on a seed alone.
 
+/// Of nixbase32.
+const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+
 /// A small generator (`SplitMix64`), which gives the same numbers everywhere and for ever.
 /// For fixtures, not for secrets.
 #[derive(Debug, Clone)]
@@ -41,6 +44,11 @@ impl Random {
         bytes
     }
 
+    /// The hash part of a store path.
+    pub fn hash(&mut self) -> [u8; 32] {
+        std::array::from_fn(|_| ALPHABET[self.below(32)])
+    }
+
     /// `len` bytes like [`compressible`](Self::compressible), in which store paths are named:
     /// `hashes` different ones, at about every `every` bytes, some of them cut off or
     /// otherwise no references. With another seed for the hashes only those differ.
@@ -51,10 +59,8 @@ impl Random {
         every: usize,
         hash_seed: u64,
     ) -> Vec<u8> {
-        const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
         let mut hash_random = Random::new(hash_seed);
-        let hashes: Vec<[u8; 32]> =
-            (0..hashes).map(|_| std::array::from_fn(|_| ALPHABET[hash_random.below(32)])).collect();
+        let hashes: Vec<_> = (0..hashes).map(|_| hash_random.hash()).collect();
         let mut bytes = Vec::with_capacity(len + 64);
         while bytes.len() < len {
             let text = 1 + self.below(2 * every);

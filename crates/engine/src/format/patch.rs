@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, Malformed, len_u32};
 
-/// The bytes of a patch object. The chunk has the bytes of the chunk `base`, in which each
+/// The bytes of a patch object. The chunk has the bytes of the object `base`, in which each
 /// patch puts back a part of one of `hashes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Patches {

@@ -28,8 +28,11 @@ pub(crate) enum ObjectKind {
     ChunkList,
     /// Bytes of an object that was stored elsewhere already when its frame was written.
     Duplicate,
-    /// What makes a chunk of another one: [`Patches`](super::Patches).
+    /// What makes a chunk of a base: [`Patches`](super::Patches).
     Patch,
+    /// What patches are applied to: a chunk without hashes. It has a name of its own, since the
+    /// same bytes may have come as a chunk that is itself patched.
+    Base,
 }
 
 /// One object in a frame.
@@ -99,6 +102,7 @@ impl ObjectKind {
             Self::ChunkList => 2,
             Self::Duplicate => 3,
             Self::Patch => 4,
+            Self::Base => 5,
         }
     }
 
@@ -109,6 +113,7 @@ impl ObjectKind {
             2 => Ok(Self::ChunkList),
             3 => Ok(Self::Duplicate),
             4 => Ok(Self::Patch),
+            5 => Ok(Self::Base),
             _ => Err(Malformed("an object has an unknown kind")),
         }
     }
@@ -271,7 +276,8 @@ mod tests {
             Just(ObjectKind::Directory),
             Just(ObjectKind::ChunkList),
             Just(ObjectKind::Duplicate),
-            Just(ObjectKind::Patch)
+            Just(ObjectKind::Patch),
+            Just(ObjectKind::Base)
         ];
         (kind, any::<[u8; 32]>(), any::<u32>()).prop_map(|(kind, digest, len)| Object {
             kind,

@@ -6,6 +6,7 @@
 use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, Place, StoreId};
 
 const CHUNK_TAG: u8 = b'c';
+const BASE_TAG: u8 = b'n';
 const DIRECTORY_TAG: u8 = b'd';
 const CHUNK_LIST_TAG: u8 = b'l';
 const BLOB_TAG: u8 = b'b';
@@ -18,6 +19,7 @@ const LAYOUT_VERSION: u32 = 2;
 pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> [u8; 33] {
     let tag = match kind {
         ObjectKind::Chunk | ObjectKind::Patch => CHUNK_TAG,
+        ObjectKind::Base => BASE_TAG,
         ObjectKind::Directory => DIRECTORY_TAG,
         ObjectKind::ChunkList => CHUNK_LIST_TAG,
         ObjectKind::Duplicate => unreachable!("duplicates are never looked up nor indexed"),

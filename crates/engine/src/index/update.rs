@@ -89,7 +89,7 @@ impl Update {
                 continue;
             }
             match object.kind {
-                ObjectKind::Chunk => {
+                ObjectKind::Chunk | ObjectKind::Base => {
                     totals.chunks += 1;
                     totals.chunk_bytes += u64::from(object.len);
                 }

@@ -41,6 +41,10 @@ pub struct FrameSizes {
     pub group_bytes: usize,
 }
 
+/// The most that a frame size may be set to: with an object more, a frame is far from the most
+/// that can be read.
+const MAX_FRAME_SETTING_BYTES: usize = 16 << 20;
+
 impl Default for FrameSizes {
     fn default() -> Self {
         Self { run_bytes: 1 << 20, group_bytes: 512 << 10 }
@@ -89,6 +93,12 @@ pub(crate) fn open(
     index_dir: &Path,
     options: &OpenOptions<'_>,
 ) -> Result<Opened, OpenError> {
+    let FrameSizes { run_bytes, group_bytes } = options.frame_sizes;
+    if run_bytes.max(group_bytes) > MAX_FRAME_SETTING_BYTES {
+        return Err(OpenError::Failed(Error::invalid(format!(
+            "frames of {run_bytes} and {group_bytes} bytes: the limit is {MAX_FRAME_SETTING_BYTES}"
+        ))));
+    }
     disk.create_dir(PACKS_DIR).map_err(Error::from)?;
     let (header, chunker) = header::read_or_create(&**disk, options.average_chunk_bytes)?;
     let first = open_with(disk, &header, chunker, index_dir, options, options.rebuild_index);

@@ -157,7 +157,12 @@ impl DividedReader {
         let position = self.entries.position(offset).ok_or_else(|| self.hole(offset))?;
         let start = self.entries.starts[position];
         if self.list.as_ref().is_none_or(|(list_start, _)| *list_start != start) {
-            let list = list_entries(&self.engine, &self.entries.entries[position].digest)?;
+            let BlobEntry { digest, size_bytes } = self.entries.entries[position];
+            let list = list_entries(&self.engine, &digest)?;
+            let sum = list.iter().try_fold(0_u64, |sum, entry| sum.checked_add(entry.size_bytes));
+            if sum != Some(size_bytes) {
+                return Err(self.hole(offset));
+            }
             self.list = Some((start, Entries::new(list, start)));
         }
         Ok(())
@@ -193,6 +198,8 @@ impl DividedReader {
             };
             let is_before = (location.pack, location.frame_offset)
                 == (first.pack, first.frame_offset)
+                && before < start
+                && u64::from(location.len) == entry.size_bytes
                 && location.offset.checked_add(location.len) == Some(first.offset);
             if !is_before || end - before > MAX_EXTENT_BYTES {
                 break;

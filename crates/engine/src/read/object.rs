@@ -61,12 +61,11 @@ impl Inner {
             .map_err(|problem| Error::corrupt("its patches are malformed").because(problem))
     }
 
-    /// Where the chunk lies that a patched one is based on. It is never patched itself:
-    /// reading would be a search then.
+    /// Where the base of a patched chunk lies: always in a frame, or reading would be a search.
     fn base(&self, patches: &Patches) -> Result<Location> {
-        match self.index.located(ObjectKind::Chunk, &patches.base)? {
+        match self.index.located(ObjectKind::Base, &patches.base)? {
             Some(Located::Frame(base)) => Ok(base),
-            _ => Err(Error::corrupt("the chunk that it is based on is missing")),
+            _ => Err(Error::corrupt("what it is based on is missing")),
         }
     }
 
@@ -89,6 +88,7 @@ fn describe(kind: ObjectKind, digest: &[u8; 32]) -> String {
     let digest = BlobDigest::from_bytes(*digest);
     match kind {
         ObjectKind::Chunk | ObjectKind::Patch => format!("chunk {digest}"),
+        ObjectKind::Base => format!("base {digest}"),
         ObjectKind::Directory => format!("directory {digest}"),
         ObjectKind::ChunkList | ObjectKind::Duplicate => format!("chunk list {digest}"),
     }

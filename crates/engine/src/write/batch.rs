@@ -129,7 +129,7 @@ impl EngineBatch {
         Ok(())
     }
 
-    /// Adds a chunk or a list of chunks.
+    /// Adds a chunk, a base or a list of chunks.
     fn put_object(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &Bytes) -> Result<()> {
         if !self.claim(PendingKey::Object(kind, digest))? {
             return Ok(());
@@ -215,11 +215,11 @@ impl EngineBatch {
         }
     }
 
-    /// Adds a chunk that was claimed: its normalised `bytes` as a chunk, if they are new, and
+    /// Adds a chunk that was claimed: its normalised `bytes` as a base, if they are new, and
     /// what makes it of them.
     fn put_patched(&mut self, digest: [u8; 32], chunk: &CutChunk<'_>, bytes: &Bytes) -> Result<()> {
         let base = *blake3::hash(bytes).as_bytes();
-        self.put_object(ObjectKind::Chunk, base, bytes)?;
+        self.put_object(ObjectKind::Base, base, bytes)?;
         let bytes = Bytes::from(chunk.make_patches(base).encode());
         let len = u32::try_from(bytes.len()).expect("a chunk has no room for so many patches");
         let object = Object { kind: ObjectKind::Patch, digest, len };

@@ -1,5 +1,7 @@
 //! Consecutive chunks of a blob, with references taken out.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use crate::{
@@ -134,10 +136,9 @@ impl CutChunk<'_> {
     /// What makes the bytes that came of the normalised ones, whose digest is `base`.
     pub(super) fn make_patches(&self, base: [u8; 32]) -> Patches {
         let mut hashes: Vec<[u8; HASH_CHARS]> = Vec::new();
+        let mut numbers = HashMap::new();
         let places = self.patches().map(|(placed, patch)| {
-            // A chunk names few paths, and mostly the one that it named before.
-            let known = hashes.iter().rposition(|hash| *hash == placed.chars);
-            let hash = known.unwrap_or_else(|| {
+            let hash = *numbers.entry(placed.chars).or_insert_with(|| {
                 hashes.push(placed.chars);
                 hashes.len() - 1
             });

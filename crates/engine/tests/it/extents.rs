@@ -83,6 +83,34 @@ fn contents_that_share_chunks_with_others_are_read_right() {
     }
 }
 
+/// Two small files that share a frame, an empty one behind them, and one that is both together.
+#[test]
+fn empty_objects_in_a_frame_are_no_damage() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let engine = open(dir.path()).expect("opens");
+    let probe_dir = TempDir::new().expect("a temporary directory");
+    let probe = open(probe_dir.path()).expect("opens");
+    let is_small = |len: &usize| *len < 64 << 10;
+    let (contents, first, second) = (0..200)
+        .find_map(|seed| {
+            let contents = Random::new(seed).compressible(300_000);
+            put_blob(&probe, &contents).expect("stored");
+            let chunks = probe.chunks(&BlobDigest::of(&contents), 100).expect("readable")?;
+            let len = |at: usize| usize::try_from(chunks.get(at)?.size_bytes).ok();
+            let (first, second) = (len(0).filter(is_small)?, len(1).filter(is_small)?);
+            (first + second >= 64 << 10).then_some((contents, first, second))
+        })
+        .expect("one of them is cut so");
+    let both = &contents[..first + second];
+    let mut batch = engine.batch().expect("open");
+    for blob in [&both[..first], &both[first..], b"", both] {
+        batch.put_blob(blob.to_vec().into()).expect("put");
+    }
+    batch.commit().expect("committed");
+    check(&engine, both);
+    assert_eq!(engine.stats().expect("counted").damaged_count, 0);
+}
+
 #[test]
 fn an_extent_is_found_from_every_byte_of_it() {
     let dir = TempDir::new().expect("a temporary directory");

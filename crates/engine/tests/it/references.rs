@@ -4,7 +4,7 @@ use std::fs;
 
 use bytes::Bytes;
 use granary_castore::{BlobDigest, BlobService, Castore};
-use granary_engine::{Engine, EngineStats};
+use granary_engine::{Engine, EngineStats, OpenOptions};
 use granary_testkit::Random;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -134,7 +134,49 @@ fn contents_that_look_normalised_are_kept_apart() {
         check(&engine, contents);
     }
     let stats = stats(&engine);
-    assert_eq!((stats.chunk_count, stats.patched_chunk_count), (1, 1));
+    // A chunk, a base of the same bytes, and a patch.
+    assert_eq!((stats.chunk_count, stats.patched_chunk_count), (2, 1));
+}
+
+/// A chunk that ends in the middle of a hash is patched there, and what it is patched to may be
+/// what is left of another without its hashes.
+#[test]
+fn bases_are_apart_from_chunks_of_the_same_bytes() {
+    let hash = "0123456789abcdfghijklmnpqrsvwxyz";
+    // The longest chunk ends behind 31 characters of the hash.
+    let mut cut_in_hash = vec![0; (256 << 10) - 11 - 31];
+    cut_in_hash.extend(format!("/nix/store/{hash}-").bytes());
+    let placeholders = format!(" /nix/store/{}-end", "e".repeat(32));
+    cut_in_hash.extend(placeholders.bytes());
+    let looks_like_its_end = format!("z- /nix/store/{hash}-end").into_bytes();
+    for order in [[0, 1], [1, 0]] {
+        let dir = TempDir::new().expect("a temporary directory");
+        let engine = open(dir.path()).expect("opens");
+        let contents = [&cut_in_hash, &looks_like_its_end];
+        for position in order {
+            put_blob(&engine, contents[position]).expect("stored");
+        }
+        for contents in contents {
+            check(&engine, contents);
+        }
+    }
+}
+
+/// As many hashes as the largest chunk has room for, all of them different.
+#[test]
+fn the_largest_chunks_may_be_full_of_hashes() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let options = OpenOptions { average_chunk_bytes: 512 << 10, ..OpenOptions::default() };
+    let engine = Engine::open(dir.path(), &options).expect("opens");
+    let mut random = Random::new(12);
+    let mut contents = Vec::new();
+    for _ in 0..60_000 {
+        contents.extend_from_slice(b"/nix/store/");
+        contents.extend(random.hash());
+        contents.push(b'-');
+    }
+    put_blob(&engine, &contents).expect("stored");
+    check(&engine, &contents);
 }
 
 proptest! {
