@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What a piece has at least, in bytes, unless it is the last. It has at most this and one
-/// extent, or one blob of [`MAX_UNOPENED_BYTES`], more.
+/// extent, or one blob of 256 KiB, more.
 pub const PIECE_BYTES: u64 = 512 << 10;
 
 /// Blobs of at most this many bytes are opened when their piece is read. How larger ones are
