@@ -45,9 +45,10 @@ def download(names: Iterable[str], into: Path) -> list[Package]:
     apt_update_unless_listed()
     names = sorted(names)
     into.mkdir(parents=True, exist_ok=True)
-    listed = run(["apt-cache", "madison", *names]).stdout.splitlines()
-    archived = {line.split("|")[0].strip() for line in listed if line.endswith("Packages")}
-    wanted = [name for name in names if name in archived]
+    archived = archived_versions(run(["apt-cache", "madison", *names]).stdout)
+    # By version: apt would otherwise look for the one that is installed, which the archive may
+    # have replaced.
+    wanted = [f"{name}={version}" for name, version in sorted(archived.items())]
     if wanted:
         # As root apt would download as a user who may not write here.
         run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *wanted], cwd=into)
@@ -55,6 +56,17 @@ def download(names: Iterable[str], into: Path) -> list[Package]:
     return [
         _from_archive(debs[name]) if name in archived else _from_machine(name) for name in names
     ]
+
+
+def archived_versions(listed: str) -> dict[str, str]:
+    """The newest version of each package in what `apt-cache madison` prints."""
+    versions: dict[str, str] = {}
+    for line in listed.splitlines():
+        # Newest first; sources are listed too.
+        name, version, source = (field.strip() for field in line.split("|"))
+        if source.endswith("Packages"):
+            versions.setdefault(name, version)
+    return versions
 
 
 def _from_archive(deb: Path) -> Package:

@@ -72,6 +72,14 @@ class Closures(unittest.TestCase):
         found = debian.dependencies("libc6 (>= 2.36), awk | mawk, perl:any", "dpkg(>= 1)", "")
         self.assertEqual(found, {"libc6", "awk", "perl", "dpkg"})
 
+    def test_the_newest_version_in_the_archive_is_taken(self):
+        listed = (
+            "  a | 1:2-1+b1 | http://archive/debian-security x/main amd64 Packages\n"
+            "  a |  1:1-9 | http://archive/debian x/main amd64 Packages\n"
+            "  a |  1:3-1 | http://archive/debian x/main Sources\n"
+        )
+        self.assertEqual(debian.archived_versions(listed), {"a": "1:2-1+b1"})
+
     def test_only_hashes_in_store_paths_are_replaced(self):
         old, new = b"0" * 31 + b"1", b"1" * 32
         text = b"/nix/store/%s-x %s /nix/store/%s-y" % (old, old, b"2" * 32)
