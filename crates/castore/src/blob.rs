@@ -66,15 +66,35 @@ pub trait BlobReader: Send {
 
     /// The extent that holds the byte at `offset`; `None` at or behind the end.
     ///
+    /// `behind` are the blobs that will be read behind this one, as in a NAR. An extent that
+    /// reaches to the end of this blob may go on with them, and what lies between, if that is
+    /// kept together: it takes from `behind` what it holds, in whole or in part, and perhaps
+    /// one more.
+    ///
     /// A store that keeps no extents reads here and now, and gives what it read.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`](crate::Error::Corrupt) if what is stored is damaged.
-    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+    fn extent_at(
+        &mut self,
+        offset: u64,
+        _behind: &mut dyn Iterator<Item = NextBlob>,
+    ) -> Result<Option<ExtentAt>> {
         let bytes = self.read_at(offset, MAX_READ_EXTENT_BYTES)?;
         Ok((!bytes.is_empty()).then(|| ExtentAt { start: offset, extent: Box::new(bytes) }))
     }
+}
+
+/// A blob that is read behind another.
+#[derive(Debug, Clone)]
+pub struct NextBlob {
+    /// What is read between the two.
+    pub literals: Bytes,
+    /// Which blob it is.
+    pub digest: BlobDigest,
+    /// Its length in bytes, as far as the reader knows; not 0.
+    pub size_bytes: u64,
 }
 
 /// Most bytes of an extent that was read when it was asked for.
@@ -88,9 +108,9 @@ pub struct ExtentAt {
     pub extent: Box<dyn BlobExtent>,
 }
 
-/// Bytes of a blob that its store keeps together, so that reading all of them costs no more
-/// than reading one: at least one byte and at most a few MiB. It stands for itself: it may be
-/// read on another thread, and later, than its blob.
+/// Bytes of a blob, and perhaps of those behind it, that a store keeps together, so that
+/// reading all of them costs no more than reading one: at least one byte and at most a few
+/// MiB. It stands for itself: it may be read on another thread, and later, than its blob.
 pub trait BlobExtent: Send + Sync {
     /// Its length in bytes.
     fn size_bytes(&self) -> u64;

@@ -35,7 +35,7 @@ mod record;
 mod memory;
 
 pub use batch::{Castore, WriteBatch};
-pub use blob::{BlobExtent, BlobReader, BlobService, BlobStat, ChunkMeta, ExtentAt};
+pub use blob::{BlobExtent, BlobReader, BlobService, BlobStat, ChunkMeta, ExtentAt, NextBlob};
 pub use canonical::DecodeError;
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
 pub use directory::{Directory, DirectoryError, DirectoryService};

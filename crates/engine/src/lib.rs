@@ -12,8 +12,8 @@
 //! # Invariants
 //!
 //! - What was acknowledged is on disk: an answer is sent when the segment is synced.
-//! - Bytes that are served were checked, first against the checksum of their frame, then
-//!   against the digest that they were asked for by.
+//! - Bytes that are served were checked against the digest that they were asked for by; a frame
+//!   that is given as it is stored, against its checksum and for what lies in it.
 //! - The index is never ahead of the packs; from the packs alone it can be built anew.
 //! - Nothing is visible before it is whole: a blob's list of chunks lies behind its chunks.
 //! - Memory is bounded by the constants named in each module, whatever is stored.

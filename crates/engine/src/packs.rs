@@ -10,8 +10,8 @@ use granary_castore::{Error, Result};
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
-    disk::{Disk, DiskFile, read_range},
-    format::{FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, PackedFrame, unpack_frame},
+    disk::{Disk, DiskFile},
+    format::{FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, Malformed, PackedFrame, unpack_unchecked},
     index::Location,
 };
 
@@ -141,30 +141,34 @@ impl Packs {
         if let Some(frame) = self.frames.get(&key) {
             return Ok(frame);
         }
-        let raw = self.unpack(location, &self.stored_frame(location)?)?;
+        let raw = self
+            .packed_frame(location)?
+            .unpack()
+            .map_err(|problem| self.damaged_frame(location, problem))?;
         if (location.len as usize) < raw.len() {
             self.frames.insert(key, raw.clone());
         }
         Ok(raw)
     }
 
-    /// The raw bytes of the frame that an object lies in, for whoever wants all of them.
+    /// The raw bytes of the frame that an object lies in, for whoever wants all of them and
+    /// holds them against digests: its checksum is not looked at, for it would tell no more.
     pub(crate) fn whole_frame(&self, location: &Location) -> Result<Bytes> {
-        match self.frames.get(&(location.pack, location.frame_offset)) {
-            Some(frame) => Ok(frame),
-            None => self.unpack(location, &self.stored_frame(location)?),
+        if let Some(frame) = self.frames.get(&(location.pack, location.frame_offset)) {
+            return Ok(frame);
         }
-    }
-
-    fn unpack(&self, location: &Location, stored: &Bytes) -> Result<Bytes> {
-        unpack_frame(stored)
-            .map_err(|problem| self.damaged(location, "the frame is damaged").because(problem))
+        unpack_unchecked(&self.stored_frame(location)?)
+            .map_err(|problem| self.damaged_frame(location, problem))
     }
 
     /// The frame that an object lies in as it is stored, its checksum checked.
     pub(crate) fn packed_frame(&self, location: &Location) -> Result<PackedFrame> {
         PackedFrame::check(self.stored_frame(location)?)
-            .map_err(|problem| self.damaged(location, "the frame is damaged").because(problem))
+            .map_err(|problem| self.damaged_frame(location, problem))
+    }
+
+    fn damaged_frame(&self, location: &Location, problem: Malformed) -> Error {
+        self.damaged(location, "the frame is damaged").because(problem)
     }
 
     /// Header and stored bytes of a frame, unchecked.
@@ -174,7 +178,7 @@ impl Packs {
         if frame_len > MAX_FRAME_RAW_BYTES + FRAME_HEADER_BYTES {
             return Err(self.damaged(location, "the frame is larger than frames may be"));
         }
-        Ok(read_range(&*file, u64::from(location.frame_offset), frame_len)?.into())
+        Ok(file.read_at(u64::from(location.frame_offset), frame_len)?.into())
     }
 
     pub(crate) fn damaged(&self, location: &Location, problem: &str) -> Error {

@@ -3,11 +3,10 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use granary_castore::{BlobDigest, Error, Node, SymlinkTarget, WriteBatch};
-use granary_nix_formats::{NarHash, nar};
-use sha2::{Digest, Sha256};
+use granary_castore::{BlobDigest, Error, Node, WriteBatch};
+use granary_nix_formats::nar;
 
-use crate::{NarDigest, tree_builder::TreeBuilder};
+use crate::{NarDigest, nar_hasher::NarHasher, tree_builder::TreeBuilder};
 
 /// Files up to this size are read as a whole and added in one call; larger ones go through
 /// a buffer.
@@ -62,7 +61,7 @@ pub fn ingest_nar(
     source: impl Read,
     batch: &mut dyn WriteBatch,
 ) -> Result<IngestedNar, IngestError> {
-    let mut reader = nar::Reader::new(HashingReader { source, hasher: Sha256::new() });
+    let mut reader = nar::Reader::new(HashingReader { source, hasher: NarHasher::default() });
     let mut tree = TreeBuilder::default();
     let mut buffer = Vec::new();
     while let Some(event) = reader.next()? {
@@ -70,21 +69,17 @@ pub fn ingest_nar(
             nar::Event::Directory => tree.directory(),
             nar::Event::Entry { name } => tree.entry(name)?,
             nar::Event::EndDirectory => tree.end_directory(batch)?,
-            nar::Event::Symlink { target } => {
-                let target = SymlinkTarget::new(target)
-                    .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
-                tree.node(Node::Symlink { target })?;
-            }
+            nar::Event::Symlink { target } => tree.symlink(target)?,
             nar::Event::File { executable, size } => {
-                let digest = ingest_file(&mut reader, size, batch, &mut buffer)?;
-                tree.node(Node::File { digest, size_bytes: size, executable })?;
+                tree.file(executable, size, batch)?;
+                tree.end_file(ingest_file(&mut reader, size, batch, &mut buffer)?)?;
             }
         }
     }
     let nar_size = reader.position();
     let HashingReader { hasher, .. } = reader.finish()?;
-    let nar_hash = NarHash::from_bytes(hasher.finalize().into());
-    Ok(IngestedNar { node: tree.finish()?, nar: NarDigest { nar_size, nar_hash } })
+    let nar = NarDigest { nar_size, nar_hash: hasher.finish()? };
+    Ok(IngestedNar { node: tree.finish()?, nar })
 }
 
 /// Reads the contents of the file that `reader` is at.
@@ -118,13 +113,13 @@ fn ingest_file(
 /// Hashes what is read through it.
 struct HashingReader<R> {
     source: R,
-    hasher: Sha256,
+    hasher: NarHasher,
 }
 
 impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buf)?.min(buf.len());
-        self.hasher.update(&buf[..read]);
+        self.hasher.update(&buf[..read]).map_err(io::Error::other)?;
         Ok(read)
     }
 }

@@ -37,6 +37,8 @@ mod tree_walk;
 mod listing;
 
 mod ingest;
+mod nar_hasher;
+mod nar_literals;
 mod tree_builder;
 
 mod import;

@@ -3,7 +3,7 @@
 use std::ops::{Deref, Range};
 
 use bytes::Bytes;
-use granary_castore::{BlobDigest, BlobExtent, BlobReader, BlobService, Error};
+use granary_castore::{BlobDigest, BlobExtent, BlobReader, BlobService, Error, NextBlob};
 
 use crate::nar_plan::{NarPlan, PlannedBlob};
 
@@ -22,7 +22,7 @@ pub(crate) struct NarCursor<P> {
 pub(crate) enum Part {
     /// This part of the plan's literals.
     Literal(Range<usize>),
-    /// Bytes of an extent of a blob.
+    /// Bytes of an extent, which begin in a blob and end in the same or a later one.
     Extent(ExtentPart),
 }
 
@@ -59,25 +59,28 @@ pub(crate) enum Read {
 }
 
 impl ExtentPart {
-    /// The part of `reader` from `position` to the end of the extent there, or to `end`.
+    /// The bytes from `position` in the blob that `reader` reads, to the end of the extent
+    /// there. What is behind the blob, as far as it is wanted, comes from `behind`.
     fn at(
         reader: &mut dyn BlobReader,
         blob: &PlannedBlob,
         position: u64,
-        end: u64,
+        behind: &mut Behind<'_>,
     ) -> Result<Self, Error> {
         let wrong = |what: &str| {
             let digest = blob.digest;
             Error::corrupt(format!("reading blob {digest} at {position} gave {what}"))
         };
-        let found = reader.extent_at(position)?.ok_or_else(|| wrong("nothing"))?;
+        let found = reader.extent_at(position, behind)?.ok_or_else(|| wrong("nothing"))?;
         let extent_end = found.start.checked_add(found.extent.size_bytes());
-        let extent_end = extent_end.filter(|end| *end <= blob.size_bytes);
-        let extent_end = extent_end.ok_or_else(|| wrong("more bytes than it has"))?;
+        let told_end = behind.told_end() - blob.nar_offset;
+        let extent_end = extent_end.filter(|end| *end <= told_end);
+        let extent_end = extent_end.ok_or_else(|| wrong("more bytes than there are"))?;
         if !(found.start..extent_end).contains(&position) {
             return Err(wrong("other bytes of it"));
         }
-        let range = position - found.start..end.min(extent_end) - found.start;
+        let end = extent_end.min(behind.end - blob.nar_offset);
+        let range = position - found.start..end - found.start;
         Ok(Self { extent: found.extent, range })
     }
 
@@ -124,20 +127,36 @@ fn open(blobs: &dyn BlobService, blob: &PlannedBlob) -> Result<Box<dyn BlobReade
     ))))
 }
 
-/// Gives the parts of a whole blob to `take`.
-pub(crate) fn read_blob(
-    blobs: &dyn BlobService,
-    blob: &PlannedBlob,
-    mut take: impl FnMut(&ExtentPart) -> Result<(), Error>,
-) -> Result<(), PartError> {
-    let mut reader = open(blobs, blob)?;
-    let mut position = 0;
-    while position < blob.size_bytes {
-        let part = ExtentPart::at(&mut *reader, blob, position, blob.size_bytes)?;
-        take(&part)?;
-        position += part.size_bytes();
+/// The blobs behind one in a plan, as far as they are wanted.
+struct Behind<'a> {
+    plan: &'a NarPlan,
+    /// Position in the plan of the one that was told last: at first of that before them.
+    index: usize,
+    /// Where in the NAR nothing more is wanted.
+    end: u64,
+}
+
+impl Behind<'_> {
+    /// Where in the NAR the blob ends that was told last.
+    fn told_end(&self) -> u64 {
+        let blob = &self.plan.blobs[self.index];
+        blob.nar_offset + blob.size_bytes
     }
-    Ok(())
+}
+
+impl Iterator for Behind<'_> {
+    type Item = NextBlob;
+
+    fn next(&mut self) -> Option<NextBlob> {
+        let before = self.plan.blobs[self.index].literals_before;
+        let blob = self.plan.blobs.get(self.index + 1)?;
+        if blob.nar_offset >= self.end {
+            return None;
+        }
+        self.index += 1;
+        let literals = self.plan.literals.slice(before..blob.literals_before);
+        Some(NextBlob { literals, digest: blob.digest, size_bytes: blob.size_bytes })
+    }
 }
 
 /// Why there is no part.
@@ -196,28 +215,15 @@ impl<P: Deref<Target = NarPlan>> NarCursor<P> {
             none => none.insert(open(blobs, &blob)?),
         };
         let position = self.offset - blob.nar_offset;
-        let end = blob.size_bytes.min(self.end - blob.nar_offset);
-        let part = ExtentPart::at(&mut **reader, &blob, position, end)?;
+        let mut behind = Behind { plan: &self.plan, index: self.index, end: self.end };
+        let part = ExtentPart::at(&mut **reader, &blob, position, &mut behind)?;
         self.offset += part.size_bytes();
-        if self.offset == blob.nar_offset + blob.size_bytes {
+        let is_behind = |blob: &PlannedBlob| blob.nar_offset + blob.size_bytes <= self.offset;
+        while self.plan.blobs.get(self.index).is_some_and(is_behind) {
             self.index += 1;
             self.open = None;
         }
         Ok(Some(Part::Extent(part)))
-    }
-
-    /// Steps over the blob that begins at the position, if one does, all of it is wanted, and
-    /// it has at most `max_bytes`. It is not opened.
-    pub(crate) fn step_over(&mut self, max_bytes: u64) -> Option<PlannedBlob> {
-        let blob = self.blob()?;
-        let is_whole = blob.nar_offset == self.offset
-            && self.end.checked_sub(self.offset).is_some_and(|left| blob.size_bytes <= left);
-        if !is_whole || blob.size_bytes > max_bytes {
-            return None;
-        }
-        self.offset += blob.size_bytes;
-        self.index += 1;
-        Some(blob)
     }
 
     /// The blob at the position, if there is one.

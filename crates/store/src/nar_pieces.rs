@@ -7,17 +7,13 @@ use bytes::{Bytes, BytesMut};
 use granary_castore::{BlobService, Result};
 
 use crate::{
-    nar_cursor::{self, ExtentPart, NarCursor, Part, Read},
-    nar_plan::{NarPlan, PlannedBlob},
+    nar_cursor::{ExtentPart, NarCursor, Part, Read},
+    nar_plan::NarPlan,
 };
 
 /// What a piece has at least, in bytes, unless it is the last. It has at most this and one
-/// extent, or one blob of 256 KiB, more.
+/// extent more.
 pub const PIECE_BYTES: u64 = 512 << 10;
-
-/// Blobs of at most this many bytes are opened when their piece is read. How larger ones are
-/// cut depends on what they are stored as, so that they are opened before.
-const MAX_UNOPENED_BYTES: u64 = 256 << 10;
 
 /// What has fewer bytes is copied to what it lies beside; what has more is passed on where it
 /// was read. Writing buffers of this size one by one costs no more than writing one, and what
@@ -32,24 +28,8 @@ pub struct NarPieces {
 /// Bytes of a NAR that are read together.
 pub struct NarPiece {
     plan: Arc<NarPlan>,
-    parts: Vec<PiecePart>,
+    parts: Vec<Part>,
     size_bytes: u64,
-}
-
-enum PiecePart {
-    /// What needs no blob, or one that is open.
-    Part(Part),
-    /// A whole blob, which is not open yet.
-    Blob(PlannedBlob),
-}
-
-impl PiecePart {
-    fn size_bytes(&self) -> u64 {
-        match self {
-            Self::Part(part) => part.size_bytes(),
-            Self::Blob(blob) => blob.size_bytes,
-        }
-    }
 }
 
 /// Bytes of a NAR in the form that costs least to read.
@@ -83,13 +63,7 @@ impl NarPieces {
     pub fn next(&mut self, blobs: &dyn BlobService) -> Result<Option<NarPiece>> {
         let (mut parts, mut size_bytes) = (Vec::new(), 0);
         while size_bytes < PIECE_BYTES {
-            let part = if let Some(blob) = self.cursor.step_over(MAX_UNOPENED_BYTES) {
-                PiecePart::Blob(blob)
-            } else if let Some(part) = self.cursor.next(blobs, PIECE_BYTES - size_bytes)? {
-                PiecePart::Part(part)
-            } else {
-                break;
-            };
+            let Some(part) = self.cursor.next(blobs, PIECE_BYTES - size_bytes)? else { break };
             size_bytes += part.size_bytes();
             parts.push(part);
         }
@@ -108,23 +82,17 @@ impl NarPiece {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if a blob is missing, damaged or of another size than planned; or
+    /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if what is stored is damaged; or
     /// whatever the service fails with.
-    pub fn read(self, blobs: &dyn BlobService) -> Result<Vec<Bytes>> {
+    pub fn read(self) -> Result<Vec<Bytes>> {
         let mut packer = Packer::default();
         for (position, part) in self.parts.iter().enumerate() {
             if packer.packed.capacity() == 0 {
                 packer.packed.reserve(small_bytes(&self.parts[position..]));
             }
             match part {
-                PiecePart::Part(Part::Literal(range)) => {
-                    packer.copy(&self.plan.literals[range.clone()]);
-                }
-                PiecePart::Part(Part::Extent(part)) => packer.push(part.read()?),
-                PiecePart::Blob(blob) => nar_cursor::read_blob(blobs, blob, |part| {
-                    packer.push(part.read()?);
-                    Ok(())
-                })?,
+                Part::Literal(range) => packer.copy(&self.plan.literals[range.clone()]),
+                Part::Extent(part) => packer.push(part.read()?),
             }
         }
         Ok(packer.finish())
@@ -135,20 +103,13 @@ impl NarPiece {
     /// # Errors
     ///
     /// What `take` fails with, or as [`read`](Self::read).
-    pub fn read_stored(
-        self,
-        blobs: &dyn BlobService,
-        mut take: impl FnMut(StoredBytes<'_>) -> Result<()>,
-    ) -> Result<()> {
+    pub fn read_stored(self, mut take: impl FnMut(StoredBytes<'_>) -> Result<()>) -> Result<()> {
         for part in &self.parts {
             match part {
-                PiecePart::Part(Part::Literal(range)) => {
+                Part::Literal(range) => {
                     take(StoredBytes::Literal(&self.plan.literals[range.clone()]))?;
                 }
-                PiecePart::Part(Part::Extent(part)) => take(stored(part)?)?,
-                PiecePart::Blob(blob) => {
-                    nar_cursor::read_blob(blobs, blob, |part| take(stored(part)?))?;
-                }
+                Part::Extent(part) => take(stored(part)?)?,
             }
         }
         Ok(())
@@ -163,11 +124,10 @@ fn stored(part: &ExtentPart) -> Result<StoredBytes<'static>> {
 }
 
 /// How many bytes `parts` begin with that will be copied to one buffer.
-fn small_bytes(parts: &[PiecePart]) -> usize {
-    let is_small = |part: &&PiecePart| {
-        matches!(part, PiecePart::Part(Part::Literal(_))) || part.size_bytes() < COPY_BELOW_BYTES
-    };
-    let bytes: u64 = parts.iter().take_while(is_small).map(PiecePart::size_bytes).sum();
+fn small_bytes(parts: &[Part]) -> usize {
+    let is_small =
+        |part: &&Part| matches!(part, Part::Literal(_)) || part.size_bytes() < COPY_BELOW_BYTES;
+    let bytes: u64 = parts.iter().take_while(is_small).map(Part::size_bytes).sum();
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

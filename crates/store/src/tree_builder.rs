@@ -1,6 +1,10 @@
 //! Puts the directories of a tree together while it is read in the order of its NAR.
 
-use granary_castore::{Directory, Error, Node, NodeName, Result, WriteBatch};
+use granary_castore::{
+    BlobDigest, Directory, Error, Node, NodeName, Result, SymlinkTarget, WriteBatch,
+};
+
+use crate::nar_literals::NarLiterals;
 
 /// Most entries that the directories open at one time may have, in all. They are kept in
 /// memory until their directory is complete.
@@ -12,6 +16,9 @@ pub(crate) struct TreeBuilder {
     open: Vec<OpenDirectory>,
     open_entries: usize,
     root: Option<Node>,
+    /// The file whose contents come next: executable or not, and its size.
+    open_file: Option<(bool, u64)>,
+    literals: NarLiterals,
 }
 
 #[derive(Default)]
@@ -24,11 +31,13 @@ struct OpenDirectory {
 impl TreeBuilder {
     /// Begins a directory.
     pub(crate) fn directory(&mut self) {
+        self.literals.directory();
         self.open.push(OpenDirectory::default());
     }
 
     /// Names the next node of the innermost directory.
     pub(crate) fn entry(&mut self, name: Vec<u8>) -> Result<()> {
+        self.literals.entry(&name);
         let name = NodeName::new(name)
             .map_err(|error| Error::invalid("a directory entry has a bad name").because(error))?;
         if self.open_entries == MAX_OPEN_ENTRIES {
@@ -41,8 +50,38 @@ impl TreeBuilder {
         Ok(())
     }
 
-    /// Adds a file or a symlink.
-    pub(crate) fn node(&mut self, node: Node) -> Result<()> {
+    /// Adds a symlink.
+    pub(crate) fn symlink(&mut self, target: Vec<u8>) -> Result<()> {
+        self.literals.symlink(&target);
+        let target = SymlinkTarget::new(target)
+            .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
+        self.node(Node::Symlink { target })
+    }
+
+    /// Begins a file, whose contents go into `batch` next.
+    pub(crate) fn file(
+        &mut self,
+        executable: bool,
+        size_bytes: u64,
+        batch: &mut dyn WriteBatch,
+    ) -> Result<()> {
+        self.literals.file(executable, size_bytes);
+        // What has no contents lies among literals.
+        if size_bytes > 0 {
+            self.literals.take(|literals| batch.put_literals(literals))?;
+        }
+        self.open_file = Some((executable, size_bytes));
+        Ok(())
+    }
+
+    /// Ends the file, whose contents were `digest`.
+    pub(crate) fn end_file(&mut self, digest: BlobDigest) -> Result<()> {
+        self.literals.end_file();
+        let (executable, size_bytes) = self.open_file.take().ok_or_else(out_of_order)?;
+        self.node(Node::File { digest, size_bytes, executable })
+    }
+
+    fn node(&mut self, node: Node) -> Result<()> {
         match self.open.last_mut() {
             Some(directory) => {
                 let name = directory.next_name.take().ok_or_else(out_of_order)?;
@@ -55,6 +94,7 @@ impl TreeBuilder {
 
     /// Ends the innermost directory, which goes into `batch`: behind all that are below it.
     pub(crate) fn end_directory(&mut self, batch: &mut dyn WriteBatch) -> Result<()> {
+        self.literals.end_directory();
         let OpenDirectory { entries, .. } = self.open.pop().ok_or_else(out_of_order)?;
         self.open_entries -= entries.len();
         let directory = Directory::new(entries)

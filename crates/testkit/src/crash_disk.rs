@@ -273,12 +273,11 @@ impl DiskFile for CrashFile {
         Ok(lock(&self.contents).current.len() as u64)
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize> {
+    fn read_at(&self, offset: u64, len: usize) -> DiskResult<Vec<u8>> {
         let contents = lock(&self.contents);
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(contents.current.len());
-        let len = buffer.len().min(contents.current.len() - start);
-        buffer[..len].copy_from_slice(&contents.current[start..start + len]);
-        Ok(len)
+        let end = start.saturating_add(len).min(contents.current.len());
+        Ok(contents.current[start..end].to_vec())
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {

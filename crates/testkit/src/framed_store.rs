@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use granary_castore::{
     BlobDigest, BlobExtent, BlobReader, BlobService, BlobStat, Castore, ChunkMeta, Directory,
-    DirectoryDigest, DirectoryService, Error, ExtentAt, MemoryStore, Result, WriteBatch,
+    DirectoryDigest, DirectoryService, Error, ExtentAt, MemoryStore, NextBlob, Result, WriteBatch,
 };
 
 use crate::Random;
@@ -31,6 +31,8 @@ pub struct FramedStore {
 #[derive(Debug)]
 struct Shared {
     max_extent_bytes: usize,
+    /// Whether the last extent of a blob goes on with what is read behind it.
+    joins: bool,
     fails_from: AtomicU64,
     error: Mutex<Error>,
     counts: Mutex<HashMap<BlobDigest, Counts>>,
@@ -55,9 +57,25 @@ impl FramedStore {
     ///
     /// If extents are to have no bytes.
     pub fn new(max_extent_bytes: usize) -> Self {
+        Self::with(max_extent_bytes, false)
+    }
+
+    /// The same, but that the last extent of a blob goes on with the blobs that are read
+    /// behind it, the last of them perhaps in part, while it has fewer than
+    /// `max_extent_bytes`.
+    ///
+    /// # Panics
+    ///
+    /// If extents are to have no bytes.
+    pub fn joining(max_extent_bytes: usize) -> Self {
+        Self::with(max_extent_bytes, true)
+    }
+
+    fn with(max_extent_bytes: usize, joins: bool) -> Self {
         assert!(max_extent_bytes > 0, "an extent has at least one byte");
         let shared = Shared {
             max_extent_bytes,
+            joins,
             fails_from: AtomicU64::new(u64::MAX),
             error: Mutex::new(Error::corrupt("an extent is damaged")),
             counts: Mutex::default(),
@@ -102,7 +120,8 @@ impl BlobService for FramedStore {
         let Some(mut inner) = self.memory.open(digest)? else { return Ok(None) };
         let contents = inner.read_at(0, usize::MAX)?;
         self.shared.counts().entry(*digest).or_default().opened += 1;
-        let reader = FramedReader { digest: *digest, contents, shared: Arc::clone(&self.shared) };
+        let store = self.clone();
+        let reader = FramedReader { digest: *digest, contents, store };
         Ok(Some(Box::new(reader)))
     }
 }
@@ -122,10 +141,28 @@ impl Castore for FramedStore {
 struct FramedReader {
     digest: BlobDigest,
     contents: Bytes,
-    shared: Arc<Shared>,
+    store: FramedStore,
 }
 
 impl FramedReader {
+    /// The bytes of the extent at `start`, and those that are read behind it.
+    fn joined(&self, bytes: &[u8], behind: &mut dyn Iterator<Item = NextBlob>) -> Result<Bytes> {
+        let mut joined = bytes.to_vec();
+        while joined.len() < self.store.shared.max_extent_bytes
+            && let Some(next) = behind.next()
+            && let Some(mut reader) = self.store.memory.open(&next.digest)?
+        {
+            joined.extend_from_slice(&next.literals);
+            let room = self.store.shared.max_extent_bytes.saturating_sub(joined.len()).max(1);
+            let part = reader.read_at(0, room)?;
+            joined.extend_from_slice(&part);
+            if part.len() as u64 != next.size_bytes {
+                break;
+            }
+        }
+        Ok(joined.into())
+    }
+
     /// The extent that holds the byte at `position`. Which ones a blob has follows from its
     /// digest.
     fn extent(&self, position: usize) -> (usize, Extent) {
@@ -133,11 +170,11 @@ impl FramedReader {
         let mut random = Random::new(u64::from_le_bytes(seed));
         let (mut start, mut has_frame) = (0, random.one_in(2));
         loop {
-            let len = 1 + random.below(self.shared.max_extent_bytes);
+            let len = 1 + random.below(self.store.shared.max_extent_bytes);
             let end = self.contents.len().min(start + len);
             if position < end {
                 let bytes = self.contents.slice(start..end);
-                let (digest, shared) = (self.digest, Arc::clone(&self.shared));
+                let (digest, shared) = (self.digest, Arc::clone(&self.store.shared));
                 let extent = Extent { digest, start: start as u64, bytes, has_frame, shared };
                 return (start, extent);
             }
@@ -161,12 +198,19 @@ impl BlobReader for FramedReader {
         Ok(bytes.slice(..bytes.len().min(max_bytes)))
     }
 
-    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+    fn extent_at(
+        &mut self,
+        offset: u64,
+        behind: &mut dyn Iterator<Item = NextBlob>,
+    ) -> Result<Option<ExtentAt>> {
         let Some(position) = usize::try_from(offset).ok().filter(|at| *at < self.contents.len())
         else {
             return Ok(None);
         };
-        let (start, extent) = self.extent(position);
+        let (start, mut extent) = self.extent(position);
+        if self.store.shared.joins && start + extent.bytes.len() == self.contents.len() {
+            extent.bytes = self.joined(&extent.bytes, behind)?;
+        }
         Ok(Some(ExtentAt { start: start as u64, extent: Box::new(extent) }))
     }
 }

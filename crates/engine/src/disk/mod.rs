@@ -47,8 +47,9 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
         Ok(self.len()? == 0)
     }
 
-    /// Fills as much of `buffer` as there is behind `offset`, and says how much that was.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize>;
+    /// Up to `len` bytes from `offset` on: fewer only if the file ends before. Whoever asks
+    /// held `len` against a limit.
+    fn read_at(&self, offset: u64, len: usize) -> DiskResult<Vec<u8>>;
 
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()>;
@@ -80,12 +81,4 @@ impl From<DiskError> for Error {
     fn from(error: DiskError) -> Self {
         Self::unavailable(error.to_string()).because(error.cause)
     }
-}
-
-/// Reads up to `len` bytes at `offset`; fewer if the file ends before.
-pub(crate) fn read_range(file: &dyn DiskFile, offset: u64, len: usize) -> DiskResult<Vec<u8>> {
-    let mut buffer = vec![0; len];
-    let read = file.read_at(&mut buffer, offset)?;
-    buffer.truncate(read);
-    Ok(buffer)
 }

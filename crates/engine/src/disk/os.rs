@@ -8,6 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
+};
+
 use super::{Disk, DiskError, DiskFile, DiskResult};
 
 /// A data directory on the file system.
@@ -111,17 +116,19 @@ impl DiskFile for OsFile {
         Ok(metadata.len())
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+    fn read_at(&self, offset: u64, len: usize) -> DiskResult<Vec<u8>> {
+        // Not zeroed first: that would cost as much as reading from the page cache.
+        let mut buffer = Vec::with_capacity(len);
+        while buffer.len() < len {
+            let at = offset + buffer.len() as u64;
+            match pread(&self.file, spare_capacity(&mut buffer), at) {
                 Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed("read", &self.path)(error)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed("read", &self.path)(errno.into())),
             }
         }
-        Ok(filled)
+        buffer.truncate(len);
+        Ok(buffer)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {

@@ -3,7 +3,7 @@
 use super::{checksum, cursor::Cursor};
 
 /// Version of everything in this module. A binary reads exactly its own.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 pub(crate) const STORE_HEADER_BYTES: usize = 64;
 pub(crate) const PACK_HEADER_BYTES: usize = 64;

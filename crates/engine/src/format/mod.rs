@@ -6,6 +6,8 @@
 
 mod cursor;
 
+mod raw_blocks;
+
 mod frame;
 mod header;
 mod patch;
@@ -17,7 +19,7 @@ mod segment;
 pub(crate) use cursor::{Cursor, Malformed};
 pub(crate) use footer::{FOOTER_TAIL_BYTES, Footer};
 pub(crate) use frame::{
-    FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, PackedFrame, StoredFrame, unpack as unpack_frame,
+    FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, PackedFrame, StoredFrame, unpack_unchecked,
 };
 pub use header::FORMAT_VERSION;
 pub(crate) use header::{

@@ -41,9 +41,14 @@ pub(crate) struct Object {
     pub(crate) kind: ObjectKind,
     /// BLAKE3 of its bytes; of the chunk that it makes, if it is a patch.
     pub(crate) digest: [u8; 32],
-    /// Its length; it begins where the one before it ends.
+    /// Its length.
     pub(crate) len: u32,
+    /// How many bytes lie in the frame between the object before, or the start, and this one
+    /// that belong to none: literals, those that stand between two files in a NAR.
+    pub(crate) literals_len: u16,
 }
+
+const OBJECT_BYTES: usize = 39;
 
 /// See [`Record::Frame`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +57,7 @@ pub(crate) struct FrameObjects {
     pub(crate) offset: u32,
     /// Header and stored bytes.
     pub(crate) frame_len: u32,
-    /// What lies in its raw bytes, back to back, from the first byte on.
+    /// What lies in its raw bytes, in order; they end with the last one.
     pub(crate) objects: Vec<Object>,
 }
 
@@ -190,15 +195,21 @@ impl FrameObjects {
             out.push(object.kind.id());
             out.extend_from_slice(&object.digest);
             out.extend_from_slice(&object.len.to_le_bytes());
+            out.extend_from_slice(&object.literals_len.to_le_bytes());
         }
     }
 
     fn decode_body(body: &mut Cursor<'_>) -> Result<Self, Malformed> {
         let (offset, frame_len) = (body.u32()?, body.u32()?);
-        let mut objects = Vec::with_capacity(body.remaining() / 37);
+        let mut objects = Vec::with_capacity(body.remaining() / OBJECT_BYTES);
         while !body.is_empty() {
             let kind = ObjectKind::from_id(body.u8()?)?;
-            objects.push(Object { kind, digest: body.array()?, len: body.u32()? });
+            objects.push(Object {
+                kind,
+                digest: body.array()?,
+                len: body.u32()?,
+                literals_len: body.u16()?,
+            });
         }
         Ok(Self { offset, frame_len, objects })
     }
@@ -279,11 +290,9 @@ mod tests {
             Just(ObjectKind::Patch),
             Just(ObjectKind::Base)
         ];
-        (kind, any::<[u8; 32]>(), any::<u32>()).prop_map(|(kind, digest, len)| Object {
-            kind,
-            digest,
-            len,
-        })
+        (kind, any::<[u8; 32]>(), any::<u32>(), any::<u16>()).prop_map(
+            |(kind, digest, len, literals_len)| Object { kind, digest, len, literals_len },
+        )
     }
 
     fn record() -> impl Strategy<Value = Record> {
@@ -339,11 +348,12 @@ mod tests {
             record.encode(&mut bytes);
             bytes
         };
-        let object = Object { kind: ObjectKind::Directory, digest: [9; 32], len: 5 };
+        let kind = ObjectKind::Directory;
+        let object = Object { kind, digest: [9; 32], len: 5, literals_len: 0x0304 };
         let frame = FrameObjects { offset: 1, frame_len: 2, objects: vec![object] };
-        let mut expected = vec![1, 45, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1];
+        let mut expected = vec![1, 47, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1];
         expected.extend([9; 32]);
-        expected.extend([5, 0, 0, 0]);
+        expected.extend([5, 0, 0, 0, 4, 3]);
         assert_eq!(golden(Record::Frame(frame)), expected);
 
         let entries = vec![BlobEntry { digest: [5; 32], size_bytes: 6 }];

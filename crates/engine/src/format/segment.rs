@@ -107,7 +107,8 @@ impl SegmentHeader {
         if u64::from(frame.offset) + u64::from(frame.frame_len) > u64::from(self.frames_len) {
             return Err(Malformed("a frame lies outside of its segment"));
         }
-        let raw_len: u64 = frame.objects.iter().map(|object| u64::from(object.len)).sum();
+        let raw_len = |object: &Object| u64::from(object.literals_len) + u64::from(object.len);
+        let raw_len: u64 = frame.objects.iter().map(raw_len).sum();
         if raw_len > MAX_FRAME_RAW_BYTES as u64 {
             return Err(Malformed("the objects of a frame are larger than a frame"));
         }
@@ -231,7 +232,8 @@ mod tests {
         assert!(builder.is_empty());
         for raw in [&b"one"[..], b"three"] {
             let digest = *blake3::hash(raw).as_bytes();
-            let object = Object { kind: ObjectKind::Chunk, digest, len: len_u32(raw.len()) };
+            let (kind, len) = (ObjectKind::Chunk, len_u32(raw.len()));
+            let object = Object { kind, digest, len, literals_len: 0 };
             let frame = StoredFrame::compress(raw, &[object], &mut compressor);
             builder.push_frame(&frame, vec![object]);
         }
@@ -256,13 +258,13 @@ mod tests {
         let mut expected = b"GRANSEGM".to_vec();
         expected.extend([1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([24 + 3 + 24 + 5, 0, 0, 0]);
-        expected.extend([50 + 50 + 32, 0, 0, 0]);
+        expected.extend([52 + 52 + 32, 0, 0, 0]);
         expected.extend([0; 4]);
         assert_eq!(bytes[..40], expected);
         assert_eq!(bytes[48..56], [0; 8]);
         let sum = blake3::hash(&[&STORE.0, &bytes[..56]].concat());
         assert_eq!(bytes[56..64], sum.as_bytes()[..8]);
-        assert_eq!(bytes.len(), 64 + 56 + 132);
+        assert_eq!(bytes.len(), 64 + 56 + 136);
     }
 
     #[test]

@@ -69,7 +69,9 @@ impl Update {
         let frame_offset =
             u32::try_from(frame_offset).map_err(|_| Malformed("a pack is too large"))?;
         let mut offset = 0_u32;
+        let too_long = Malformed("the objects of a frame are larger than a frame");
         for object in &frame.objects {
+            offset = offset.checked_add(object.literals_len.into()).ok_or(too_long)?;
             let location = Location {
                 pack,
                 frame_offset,
@@ -77,9 +79,7 @@ impl Update {
                 offset,
                 len: object.len,
             };
-            offset = offset
-                .checked_add(object.len)
-                .ok_or(Malformed("the objects of a frame are larger than a frame"))?;
+            offset = offset.checked_add(object.len).ok_or(too_long)?;
             if object.kind == ObjectKind::Duplicate {
                 continue;
             }

@@ -5,7 +5,7 @@ use granary_castore::{Error, Result};
 use super::OpenError;
 use crate::{
     chunker::{AVERAGE_CHUNK_LIMITS, CHUNKER_ID, Chunker},
-    disk::{Disk, read_range},
+    disk::Disk,
     format::{STORE_HEADER_BYTES, StoreHeader, StoreId, VersionProblem},
     normalise::NORMALISER_ID,
     packs::{PACKS_DIR, PackId},
@@ -23,7 +23,7 @@ pub(super) fn read_or_create(
     let Some(file) = disk.open(FILE).map_err(Error::from)? else {
         return create(disk, average_chunk_bytes);
     };
-    let bytes = read_range(&*file, 0, STORE_HEADER_BYTES).map_err(Error::from)?;
+    let bytes = file.read_at(0, STORE_HEADER_BYTES).map_err(Error::from)?;
     let header = StoreHeader::decode(&bytes).and_then(|header| {
         let StoreHeader { chunker, normaliser, .. } = header;
         Chunker::new(header.average_chunk_bytes)

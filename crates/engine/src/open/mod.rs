@@ -35,9 +35,9 @@ pub const DEFAULT_PACK_BYTES: u64 = 64 << 20;
 /// they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameSizes {
-    /// Length at which a frame of consecutive chunks of one blob is closed.
+    /// Length at which a frame of chunks that follow each other is closed.
     pub run_bytes: usize,
-    /// Length at which a frame of small objects is closed.
+    /// Length at which a frame of other small objects is closed.
     pub group_bytes: usize,
 }
 

@@ -6,7 +6,7 @@ use granary_castore::{Error, Result};
 
 use super::{OpenError, SET_ASIDE_DIR};
 use crate::{
-    disk::{Disk, DiskFile, read_range},
+    disk::{Disk, DiskFile},
     format::{PACK_HEADER_BYTES, PackHeader, SegmentHeader, Stamp, StoreId, VersionProblem},
     packs::{PACKS_DIR, PackId},
 };
@@ -47,7 +47,7 @@ pub(super) fn find(
 
 fn examine(id: PackId, file: &dyn DiskFile, store_id: StoreId) -> Result<FoundPack, OpenError> {
     let len = file.len().map_err(Error::from)?;
-    let bytes = read_range(file, 0, 2 * PACK_HEADER_BYTES).map_err(Error::from)?;
+    let bytes = file.read_at(0, 2 * PACK_HEADER_BYTES).map_err(Error::from)?;
     let incompatible = |problem: String| OpenError::Incompatible { file: id.file_name(), problem };
     let header_problem = match PackHeader::decode(&bytes) {
         Ok(header) if header.store_id != store_id => {
@@ -109,7 +109,7 @@ pub(super) fn cut_tail(
     let mut copied = 0;
     while copied < len {
         let step = usize::try_from(len - copied).unwrap_or(usize::MAX).min(COPY_BYTES);
-        let bytes = read_range(file, offset + copied, step)?;
+        let bytes = file.read_at(offset + copied, step)?;
         if bytes.is_empty() {
             break;
         }

@@ -3,7 +3,7 @@
 use granary_castore::Result;
 
 use crate::{
-    disk::{DiskFile, read_range},
+    disk::DiskFile,
     format::{
         FOOTER_TAIL_BYTES, Footer, MAX_SEGMENT_BYTES, Malformed, PACK_HEADER_BYTES, Record,
         SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, check_frames,
@@ -66,11 +66,11 @@ impl<'a> Scanner<'a> {
         let Some(tail_at) = self.limit.checked_sub(FOOTER_TAIL_BYTES as u64) else {
             return Ok(None);
         };
-        let tail = read_range(self.file, tail_at, FOOTER_TAIL_BYTES)?;
+        let tail = self.file.read_at(tail_at, FOOTER_TAIL_BYTES)?;
         let len = tail.first_chunk().and_then(Footer::footer_len);
         let Some(len) = len.filter(|len| *len <= MAX_FOOTER_BYTES) else { return Ok(None) };
         let Some(at) = self.limit.checked_sub(len as u64) else { return Ok(None) };
-        let footer = Footer::decode(&read_range(self.file, at, len)?, self.store_id);
+        let footer = Footer::decode(&self.file.read_at(at, len)?, self.store_id);
         let in_pack = |offset: &u64| (PACK_HEADER_BYTES as u64..at).contains(offset);
         Ok(footer
             .ok()
@@ -143,7 +143,7 @@ impl<'a> Scanner<'a> {
     fn find_segment(&self, from: u64) -> Result<Option<u64>> {
         let mut window_at = from;
         while window_at < self.limit {
-            let window = read_range(self.file, window_at, SEARCH_BYTES + SEGMENT_HEADER_BYTES)?;
+            let window = self.file.read_at(window_at, SEARCH_BYTES + SEGMENT_HEADER_BYTES)?;
             let mut position = 0;
             while let Some(found) = SegmentHeader::find(&window, position) {
                 let offset = window_at + found as u64;
@@ -162,7 +162,7 @@ impl<'a> Scanner<'a> {
         let segment = self.records(offset)?;
         let Ok((header, _)) = &segment else { return Ok(segment) };
         let frames_at = offset + SEGMENT_HEADER_BYTES as u64;
-        let frames = read_range(self.file, frames_at, header.frames_len as usize)?;
+        let frames = self.file.read_at(frames_at, header.frames_len as usize)?;
         Ok(check_frames(&frames).and(segment))
     }
 
@@ -173,14 +173,14 @@ impl<'a> Scanner<'a> {
             Err(problem) => return Ok(Err(problem)),
         };
         let records_at = offset + header.records_offset();
-        let bytes = read_range(self.file, records_at, header.records_len as usize)?;
+        let bytes = self.file.read_at(records_at, header.records_len as usize)?;
         Ok(header.records(&bytes).map(|records| (header, records)))
     }
 
     /// The header of a segment, checked. Lengths are held against the pack and the limit
     /// before anything is allocated for them.
     fn header(&self, offset: u64) -> Checked<SegmentHeader> {
-        let bytes = read_range(self.file, offset, SEGMENT_HEADER_BYTES)?;
+        let bytes = self.file.read_at(offset, SEGMENT_HEADER_BYTES)?;
         Ok(SegmentHeader::decode(&bytes, self.store_id).and_then(|header| {
             if header.segment_len() > self.limit.saturating_sub(offset) {
                 Err(Malformed("the segment is cut off"))

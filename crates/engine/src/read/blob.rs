@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use granary_castore::{BlobDigest, BlobExtent, BlobReader, Error, ExtentAt, Result};
+use granary_castore::{BlobDigest, BlobExtent, BlobReader, Error, ExtentAt, NextBlob, Result};
 
-use super::extent::{FrameExtent, PatchedExtent};
+use super::extent::{FrameExtent, MAX_EXTENT_BYTES, PatchedExtent};
 use crate::{
     engine::Inner,
     format::{BlobEntry, BlobRecord, ObjectKind},
@@ -28,22 +28,19 @@ impl ChunkReader {
         Ok(Self { engine, digest, located, size_bytes, chunk: None })
     }
 
-    fn extent(&self) -> Box<dyn BlobExtent> {
-        extent_of(&self.engine, self.digest, self.located, self.size_bytes)
-    }
-}
-
-/// The extent that a chunk is by itself.
-fn extent_of(
-    engine: &Arc<Inner>,
-    digest: [u8; 32],
-    located: Located,
-    size_bytes: u64,
-) -> Box<dyn BlobExtent> {
-    let engine = Arc::clone(engine);
-    match located {
-        Located::Frame(location) => Box::new(FrameExtent::new(engine, digest, location)),
-        Located::Patched(_) => Box::new(PatchedExtent { engine, digest, size_bytes }),
+    /// The extent of the chunk and what lies behind it.
+    fn extent(&self, behind: &mut dyn Iterator<Item = NextBlob>) -> Result<Box<dyn BlobExtent>> {
+        let (engine, digest) = (Arc::clone(&self.engine), self.digest);
+        Ok(match self.located {
+            Located::Frame(location) => {
+                let mut extent = FrameExtent::new(engine, digest, location);
+                self.engine.extend(&mut extent, behind)?;
+                Box::new(extent)
+            }
+            Located::Patched(_) => {
+                Box::new(PatchedExtent { engine, digest, size_bytes: self.size_bytes })
+            }
+        })
     }
 }
 
@@ -55,14 +52,20 @@ impl BlobReader for ChunkReader {
     fn read_at(&mut self, offset: u64, max_bytes: usize) -> Result<Bytes> {
         let chunk = match &self.chunk {
             Some(chunk) => chunk,
-            None => self.chunk.insert(self.extent().read()?),
+            None => self.chunk.insert(self.extent(&mut std::iter::empty())?.read()?),
         };
         Ok(window(chunk, offset, max_bytes))
     }
 
-    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
-        let is_in = offset < self.size_bytes;
-        Ok(is_in.then(|| ExtentAt { start: 0, extent: self.extent() }))
+    fn extent_at(
+        &mut self,
+        offset: u64,
+        behind: &mut dyn Iterator<Item = NextBlob>,
+    ) -> Result<Option<ExtentAt>> {
+        if offset >= self.size_bytes {
+            return Ok(None);
+        }
+        Ok(Some(ExtentAt { start: 0, extent: self.extent(behind)? }))
     }
 }
 
@@ -97,9 +100,6 @@ impl Entries {
         (offset - start < entry.size_bytes).then_some(position)
     }
 }
-
-/// Most bytes of an extent.
-const MAX_EXTENT_BYTES: u64 = 4 << 20;
 
 /// Reads a blob of several chunks. Holds one extent and one list of chunks at a time.
 pub(crate) struct DividedReader {
@@ -168,18 +168,23 @@ impl DividedReader {
         Ok(())
     }
 
-    /// The entries of chunks around `offset`, and which of them holds it.
-    fn chunks_around(&self, offset: u64) -> Result<(&Entries, usize)> {
-        let entries = match &self.list {
+    /// The entries of chunks: those of the list that was read last, if the blob has lists.
+    fn chunks(&self) -> &Entries {
+        match &self.list {
             Some((_, list)) if self.lists => list,
             _ => &self.entries,
-        };
-        let position = entries.position(offset).ok_or_else(|| self.hole(offset))?;
-        Ok((entries, position))
+        }
+    }
+
+    /// The chunk that holds `offset`, if it is among those.
+    fn entry_at(&self, offset: u64) -> Option<BlobEntry> {
+        let entries = self.chunks();
+        entries.position(offset).map(|position| entries.entries[position])
     }
 
     fn entry(&self, offset: u64, distance: isize) -> Result<Option<(u64, BlobEntry)>> {
-        let (entries, position) = self.chunks_around(offset)?;
+        let entries = self.chunks();
+        let position = entries.position(offset).ok_or_else(|| self.hole(offset))?;
         let found = position.checked_add_signed(distance);
         Ok(found
             .and_then(|found| Some((*entries.starts.get(found)?, *entries.entries.get(found)?))))
@@ -222,7 +227,8 @@ impl BlobReader for DividedReader {
         {
             return Ok(window(bytes, offset - start, max_bytes));
         }
-        let Some(ExtentAt { start, extent }) = self.extent_at(offset)? else {
+        let Some(ExtentAt { start, extent }) = self.extent_at(offset, &mut std::iter::empty())?
+        else {
             return Ok(Bytes::new());
         };
         let bytes = extent.read()?;
@@ -231,7 +237,11 @@ impl BlobReader for DividedReader {
         Ok(read)
     }
 
-    fn extent_at(&mut self, offset: u64) -> Result<Option<ExtentAt>> {
+    fn extent_at(
+        &mut self,
+        offset: u64,
+        behind: &mut dyn Iterator<Item = NextBlob>,
+    ) -> Result<Option<ExtentAt>> {
         if offset >= self.size_bytes {
             return Ok(None);
         }
@@ -247,15 +257,62 @@ impl BlobReader for DividedReader {
             return Err(self.hole(offset));
         }
         let mut extent = FrameExtent::new(Arc::clone(&self.engine), first.digest, location);
-        while extent.size_bytes() < MAX_EXTENT_BYTES {
-            let next = self.entry(start, extent.chunk_count().cast_signed())?;
-            let Some((_, BlobEntry { digest, size_bytes })) = next else { break };
+        let mut end = start + first.size_bytes;
+        while end < self.size_bytes {
+            // With the list of chunks, the extent ends too.
+            let Some(BlobEntry { digest, size_bytes }) = self.entry_at(end) else { break };
             let located = self.locate(&digest)?;
-            if !extent.add(digest, size_bytes, located) {
+            if !extent.add(&Bytes::new(), digest, size_bytes, located) {
+                break;
+            }
+            end += size_bytes;
+        }
+        if end == self.size_bytes {
+            self.engine.extend(&mut extent, behind)?;
+        }
+        Ok(Some(ExtentAt { start, extent: Box::new(extent) }))
+    }
+}
+
+impl Inner {
+    /// Adds to an extent the blobs that are read behind it, as far as they lie behind it in its
+    /// frame.
+    fn extend(
+        &self,
+        extent: &mut FrameExtent,
+        behind: &mut dyn Iterator<Item = NextBlob>,
+    ) -> Result<()> {
+        for next in behind {
+            if !self.add_blob(extent, &next)? {
                 break;
             }
         }
-        Ok(Some(ExtentAt { start, extent: Box::new(extent) }))
+        Ok(())
+    }
+
+    /// Adds the chunks of a blob to an extent; false if not all of them lie in its frame.
+    fn add_blob(&self, extent: &mut FrameExtent, next: &NextBlob) -> Result<bool> {
+        let NextBlob { literals, digest, size_bytes } = next;
+        if *size_bytes <= self.chunker.max_bytes() as u64
+            && let Some(located) = self.index.located(ObjectKind::Chunk, digest.as_bytes())?
+        {
+            return Ok(extent.add(literals, *digest.as_bytes(), *size_bytes, located));
+        }
+        // What is missing, or has another length, is told of when it is opened.
+        let Some(record) = self.index.blob(digest.as_bytes())? else { return Ok(false) };
+        if record.lists || record.size_bytes() != Some(*size_bytes) {
+            return Ok(false);
+        }
+        let mut literals = literals.clone();
+        for BlobEntry { digest, size_bytes } in record.entries {
+            let Some(located) = self.index.located(ObjectKind::Chunk, &digest)? else {
+                return Ok(false);
+            };
+            if !extent.add(&std::mem::take(&mut literals), digest, size_bytes, located) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

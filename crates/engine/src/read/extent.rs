@@ -10,44 +10,75 @@ use crate::{
     index::{Located, Location},
 };
 
-/// Consecutive chunks of a blob that lie in one frame one behind the other, unpatched.
+/// Chunks that lie in one frame one behind the other, unpatched, and the literals between
+/// them.
 pub(crate) struct FrameExtent {
     engine: Arc<Inner>,
-    /// The first of them.
+    /// The first chunk.
     first: Location,
     size_bytes: u64,
-    chunks: Vec<ChunkInFrame>,
+    parts: Vec<Part>,
 }
 
-/// A chunk of a [`FrameExtent`].
-#[derive(Debug, Clone, Copy)]
-struct ChunkInFrame {
-    digest: [u8; 32],
-    len: u32,
+/// What lies in the frame of a [`FrameExtent`].
+#[derive(Debug, Clone)]
+enum Part {
+    Chunk {
+        digest: [u8; 32],
+        len: u32,
+    },
+    /// What is to be read there. The frame has room for it, and may have other literals: the
+    /// same files under other names.
+    Literals(Bytes),
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Self::Chunk { len, .. } => *len as usize,
+            Self::Literals(bytes) => bytes.len(),
+        }
+    }
+
+    /// As it counts for the tag of a frame.
+    fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Chunk { digest, .. } => *digest,
+            Self::Literals(bytes) => *blake3::hash(bytes).as_bytes(),
+        }
+    }
 }
 
 impl FrameExtent {
     pub(crate) fn new(engine: Arc<Inner>, digest: [u8; 32], location: Location) -> Self {
-        let chunks = vec![ChunkInFrame { digest, len: location.len }];
-        Self { engine, first: location, size_bytes: location.len.into(), chunks }
+        let len = location.len;
+        let parts = vec![Part::Chunk { digest, len }];
+        Self { engine, first: location, size_bytes: len.into(), parts }
     }
 
-    pub(crate) fn chunk_count(&self) -> usize {
-        self.chunks.len()
-    }
-
-    /// Adds the chunk behind it, which has `size_bytes`, if it lies behind it in the frame
-    /// too; false if it does not.
-    pub(crate) fn add(&mut self, digest: [u8; 32], size_bytes: u64, located: Located) -> bool {
+    /// Adds the chunk behind it, which has `size_bytes` and comes after `literals`, if it lies
+    /// there in the frame too; false if it does not.
+    pub(crate) fn add(
+        &mut self,
+        literals: &Bytes,
+        digest: [u8; 32],
+        size_bytes: u64,
+        located: Located,
+    ) -> bool {
         let Located::Frame(location) = located else { return false };
         let Location { pack, frame_offset, frame_len, offset, len } = location;
+        let end = u64::from(self.first.offset) + self.size_bytes;
         let is_next = (pack, frame_offset, frame_len)
             == (self.first.pack, self.first.frame_offset, self.first.frame_len)
-            && u64::from(offset) == u64::from(self.first.offset) + self.size_bytes
-            && u64::from(len) == size_bytes;
+            && u64::from(offset) == end + literals.len() as u64
+            && u64::from(len) == size_bytes
+            && self.size_bytes < MAX_EXTENT_BYTES;
         if is_next {
-            self.size_bytes += u64::from(len);
-            self.chunks.push(ChunkInFrame { digest, len });
+            self.size_bytes += literals.len() as u64 + size_bytes;
+            if !literals.is_empty() {
+                self.parts.push(Part::Literals(literals.clone()));
+            }
+            self.parts.push(Part::Chunk { digest, len });
         }
         is_next
     }
@@ -64,24 +95,40 @@ impl FrameExtent {
                 let problem = "the frame is shorter than the index says";
                 self.engine.packs.damaged(&self.first, problem)
             })?;
+        let mut has_other_literals = false;
         let mut rest = &whole[..];
-        for ChunkInFrame { digest, len } in &self.chunks {
-            let (chunk, behind) = rest.split_at(*len as usize);
-            if blake3::hash(chunk) != *digest {
-                return Err(Error::corrupt("its bytes have another digest"));
+        for part in &self.parts {
+            let (bytes, behind) = rest.split_at(part.len());
+            match part {
+                Part::Chunk { digest, .. } => {
+                    if blake3::hash(bytes) != *digest {
+                        return Err(Error::corrupt("its bytes have another digest"));
+                    }
+                }
+                Part::Literals(wanted) => has_other_literals |= wanted != bytes,
             }
             rest = behind;
         }
-        Ok(whole)
+        Ok(if has_other_literals { self.with_literals(&whole) } else { whole })
     }
 
-    fn is_whole(&self, frame_len: u64) -> bool {
-        self.first.offset == 0 && self.size_bytes == frame_len
+    /// The chunks that lie in `whole`, and the literals that are wanted.
+    fn with_literals(&self, whole: &Bytes) -> Bytes {
+        let mut bytes = Vec::with_capacity(whole.len());
+        for part in &self.parts {
+            let stored = &whole[bytes.len()..bytes.len() + part.len()];
+            bytes.extend_from_slice(match part {
+                Part::Chunk { .. } => stored,
+                Part::Literals(wanted) => wanted,
+            });
+        }
+        bytes.into()
     }
 
     fn describe(&self, error: Error) -> Error {
-        let digest = BlobDigest::from_bytes(self.chunks[0].digest);
-        let error = error.while_doing(format!("reading chunk {digest} and those behind it"));
+        // It begins with a chunk.
+        let digest = BlobDigest::from_bytes(self.parts[0].digest());
+        let error = error.while_doing(format!("reading chunk {digest} and what lies behind it"));
         self.engine.note_if_damage(error)
     }
 }
@@ -107,15 +154,16 @@ impl BlobExtent for FrameExtent {
             return Ok(None);
         }
         let frame = self.engine.packs.packed_frame(&self.first).map_err(|e| self.describe(e))?;
-        if !self.is_whole(frame.raw_len()) {
-            return Ok(None);
-        }
-        // If it does not, empty objects may lie in it too, or another frame lies in its place:
-        // whoever reads the bytes will tell.
-        let holds_these = frame.holds(self.chunks.iter().map(|chunk| &chunk.digest));
-        Ok(if holds_these { frame.zstd() } else { None })
+        // If it does not hold just these, there are other literals between them, or empty
+        // objects, or another frame lies in its place: whoever reads the bytes will tell.
+        let holds_these =
+            frame.raw_len() == self.size_bytes && frame.holds(self.parts.iter().map(Part::digest));
+        Ok(holds_these.then(|| frame.zstd()))
     }
 }
+
+/// No extent goes on once it has so many bytes.
+pub(super) const MAX_EXTENT_BYTES: u64 = 4 << 20;
 
 /// An extent of at least this length that begins a frame most likely fills it. What is
 /// smaller shares frames, and to send it as it is stored would not pay.

@@ -10,6 +10,7 @@ use super::{
     cut::{Cut, CutChunk},
     group::Group,
     open_blob::OpenBlob,
+    sequence::Sequence,
 };
 use crate::{
     engine::Inner,
@@ -17,8 +18,8 @@ use crate::{
     log::{LooseObject, Part, PendingKey, Request},
 };
 
-/// Consecutive chunks of at least this length together get a frame of their own, which can
-/// be sent to clients as it is stored.
+/// What follows each other and has at least this length together gets a frame of its own,
+/// which can be sent to clients as it is stored.
 const LONE_FRAME_BYTES: usize = 64 << 10;
 
 /// What a batch brings in less than this leaves the grouping to the log, so that small
@@ -53,7 +54,9 @@ pub(crate) struct EngineBatch {
     losses: u64,
     /// Sent, but possibly not yet known to the log.
     claims: HashSet<PendingKey>,
-    /// Small chunks that will share a frame.
+    /// Chunks that follow each other, and what lies between them.
+    sequence: Sequence,
+    /// Small objects that will share a frame, in whatever order they are read.
     chunks: Group,
     in_flight: Arc<InFlight>,
     /// Patches whose bases may still be on their way.
@@ -80,12 +83,23 @@ impl ChunkEntries {
     }
 }
 
-/// Consecutive chunks of a cut that will share a frame.
+/// Consecutive new chunks of a cut.
 #[derive(Debug, Default)]
 struct Run {
     objects: Vec<Object>,
     /// Where they lie in the bytes of the cut.
     range: Range<usize>,
+}
+
+impl Run {
+    fn push(&mut self, digest: [u8; 32], chunk: &CutChunk<'_>) {
+        if self.objects.is_empty() {
+            self.range.start = chunk.start;
+        }
+        self.range.end = chunk.end();
+        let len = u32::try_from(chunk.bytes.len()).expect("a chunk is far smaller");
+        self.objects.push(Object { kind: ObjectKind::Chunk, digest, len, literals_len: 0 });
+    }
 }
 
 impl EngineBatch {
@@ -95,6 +109,7 @@ impl EngineBatch {
             engine,
             losses,
             claims: HashSet::new(),
+            sequence: Sequence::default(),
             chunks: Group::default(),
             in_flight: Arc::default(),
             patches: Vec::new(),
@@ -129,19 +144,14 @@ impl EngineBatch {
         Ok(())
     }
 
-    /// Adds a chunk, a base or a list of chunks.
+    /// Adds a base or a list of chunks.
     fn put_object(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &Bytes) -> Result<()> {
         if !self.claim(PendingKey::Object(kind, digest))? {
             return Ok(());
         }
-        self.send_object(kind, digest, bytes)
-    }
-
-    /// Sends an object that was claimed.
-    fn send_object(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &Bytes) -> Result<()> {
         if bytes.len() >= LONE_FRAME_BYTES {
-            let len = u32::try_from(bytes.len()).expect("chunks and lists are far smaller");
-            return self.submit(bytes.clone(), vec![Object { kind, digest, len }]);
+            let len = u32::try_from(bytes.len()).expect("bases and lists are far smaller");
+            return self.submit(bytes.clone(), vec![Object { kind, digest, len, literals_len: 0 }]);
         }
         self.group(kind, digest, bytes)
     }
@@ -161,26 +171,21 @@ impl EngineBatch {
         compressors.submit(raw, objects, log, self.losses, &self.in_flight)
     }
 
-    /// Adds consecutive chunks of a blob. Those that are new share frames with each other
-    /// alone, in order, so that a reader of the blob finds what it wants and nothing else.
+    /// Adds consecutive chunks of a blob.
     fn put_cut(&mut self, cut: &Cut, so_far: &mut ChunkEntries) -> Result<()> {
         let mut run = Run::default();
         for chunk in cut.chunks() {
             let digest = chunk.digest();
             if !self.claim(PendingKey::Object(ObjectKind::Chunk, digest))? {
                 self.end_run(cut, &mut run)?;
+                self.end_sequence()?;
             } else if chunk.is_normalised() {
                 self.end_run(cut, &mut run)?;
                 let bytes = cut.bytes.slice(chunk.start..chunk.end());
                 self.put_patched(digest, &chunk, &bytes)?;
             } else {
-                if run.objects.is_empty() {
-                    run.range.start = chunk.start;
-                }
-                run.range.end = chunk.end();
-                let len = u32::try_from(chunk.bytes.len()).expect("a chunk is far smaller");
-                run.objects.push(Object { kind: ObjectKind::Chunk, digest, len });
-                if run.range.len() >= self.engine.frame_sizes.run_bytes {
+                run.push(digest, &chunk);
+                if run.range.len() + self.sequence.len() >= self.engine.frame_sizes.run_bytes {
                     self.end_run(cut, &mut run)?;
                 }
             }
@@ -192,17 +197,41 @@ impl EngineBatch {
         self.end_run(cut, &mut run)
     }
 
-    /// Sends the chunks of a run, as a frame of their own if they are worth one.
+    /// Adds the chunks of a run to the sequence, or makes a frame of them right away, which
+    /// spares copying them.
     fn end_run(&mut self, cut: &Cut, run: &mut Run) -> Result<()> {
         let Run { objects, range } = std::mem::take(run);
-        if range.len() >= LONE_FRAME_BYTES {
+        if self.sequence.is_empty() && range.len() >= self.engine.frame_sizes.run_bytes {
             return self.submit(cut.bytes.slice(range), objects);
         }
         let mut start = range.start;
-        for Object { kind, digest, len } in objects {
+        for Object { digest, len, .. } in objects {
             let end = start + len as usize;
-            self.group(kind, digest, &cut.bytes[start..end])?;
+            self.put_in_sequence(digest, &cut.bytes[start..end])?;
             start = end;
+        }
+        Ok(())
+    }
+
+    /// Adds a new chunk behind what came before it.
+    fn put_in_sequence(&mut self, digest: [u8; 32], bytes: &[u8]) -> Result<()> {
+        self.sequence.push(digest, bytes);
+        if self.sequence.len() >= self.engine.frame_sizes.run_bytes {
+            let (raw, objects) = self.sequence.take();
+            self.submit(raw, objects)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sequence: what comes next does not lie behind it. It gets a frame of its own if
+    /// it is worth one.
+    fn end_sequence(&mut self) -> Result<()> {
+        if self.sequence.len() >= LONE_FRAME_BYTES {
+            let (raw, objects) = self.sequence.take();
+            return self.submit(raw, objects);
+        }
+        for (Object { kind, digest, .. }, bytes) in self.sequence.take_loose() {
+            self.group(kind, digest, &bytes)?;
         }
         Ok(())
     }
@@ -211,18 +240,21 @@ impl EngineBatch {
     fn put_only_chunk(&mut self, digest: [u8; 32], cut: &Cut) -> Result<()> {
         match cut.chunks().next() {
             Some(chunk) if chunk.is_normalised() => self.put_patched(digest, &chunk, &cut.bytes),
-            _ => self.send_object(ObjectKind::Chunk, digest, &cut.bytes),
+            // Nothing is read of it, so it lies nowhere.
+            _ if cut.bytes.is_empty() => self.group(ObjectKind::Chunk, digest, &[]),
+            _ => self.put_in_sequence(digest, &cut.bytes),
         }
     }
 
     /// Adds a chunk that was claimed: its normalised `bytes` as a base, if they are new, and
     /// what makes it of them.
     fn put_patched(&mut self, digest: [u8; 32], chunk: &CutChunk<'_>, bytes: &Bytes) -> Result<()> {
+        self.end_sequence()?;
         let base = *blake3::hash(bytes).as_bytes();
         self.put_object(ObjectKind::Base, base, bytes)?;
         let bytes = Bytes::from(chunk.make_patches(base).encode());
         let len = u32::try_from(bytes.len()).expect("a chunk has no room for so many patches");
-        let object = Object { kind: ObjectKind::Patch, digest, len };
+        let object = Object { kind: ObjectKind::Patch, digest, len, literals_len: 0 };
         self.waiting_bytes += bytes.len();
         self.patches.push(LooseObject { object, bytes });
         self.hand_over_if_much_waits()
@@ -291,6 +323,7 @@ impl EngineBatch {
     }
 
     fn send_all(&mut self) -> Result<()> {
+        self.end_sequence()?;
         if self.chunks.len() >= LOOSE_BYTES {
             let (raw, objects) = self.chunks.take();
             self.submit(raw, objects)?;
@@ -323,14 +356,16 @@ impl WriteBatch for EngineBatch {
         }
         let digest = BlobDigest::of(&contents);
         let chunker = self.engine.chunker;
-        // What is stored is neither chunked nor compressed again.
-        if contents.len() > chunker.min_bytes()
-            && self.is_known(&PendingKey::Blob(*digest.as_bytes()))?
-        {
-            return Ok(digest);
-        }
         let key = PendingKey::Object(ObjectKind::Chunk, *digest.as_bytes());
-        if self.is_known(&key)? {
+        let may_be_divided = contents.len() > chunker.min_bytes();
+        let may_be_one_chunk = contents.len() <= chunker.max_bytes();
+        // What is stored is neither chunked nor compressed again.
+        if may_be_divided && self.is_known(&PendingKey::Blob(*digest.as_bytes()))?
+            || may_be_one_chunk && self.is_known(&key)?
+        {
+            if !contents.is_empty() {
+                self.end_sequence()?;
+            }
             return Ok(digest);
         }
         let cut = Cut::whole(contents, chunker);
@@ -373,6 +408,10 @@ impl WriteBatch for EngineBatch {
         Ok(digest)
     }
 
+    fn put_literals(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.sequence.put_literals(bytes) { Ok(()) } else { self.end_sequence() }
+    }
+
     fn put_directory(&mut self, directory: &Directory) -> Result<DirectoryDigest> {
         let encoded = directory.encode();
         if encoded.len() > MAX_FRAME_RAW_BYTES {
@@ -384,7 +423,8 @@ impl WriteBatch for EngineBatch {
         let digest = DirectoryDigest::of(&encoded);
         if self.claim(PendingKey::Object(ObjectKind::Directory, *digest.as_bytes()))? {
             let len = u32::try_from(encoded.len()).expect("checked against the limit above");
-            let object = Object { kind: ObjectKind::Directory, digest: *digest.as_bytes(), len };
+            let (kind, digest) = (ObjectKind::Directory, *digest.as_bytes());
+            let object = Object { kind, digest, len, literals_len: 0 };
             self.waiting_bytes += encoded.len();
             self.directories.push(LooseObject { object, bytes: encoded });
             self.hand_over_if_much_waits()?;

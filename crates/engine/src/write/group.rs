@@ -18,7 +18,7 @@ impl Group {
     pub(super) fn push(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &[u8]) {
         let len = u32::try_from(bytes.len()).expect("a frame is far smaller than 4 GiB");
         self.raw.extend_from_slice(bytes);
-        self.objects.push(Object { kind, digest, len });
+        self.objects.push(Object { kind, digest, len, literals_len: 0 });
     }
 
     pub(super) fn is_empty(&self) -> bool {

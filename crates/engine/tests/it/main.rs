@@ -8,5 +8,6 @@ mod limits;
 mod model;
 mod references;
 mod reopen;
+mod sequences;
 mod support;
 mod visibility;

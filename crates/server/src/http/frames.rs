@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use granary_castore::{Error, Result};
-use granary_store::{NarPiece, Store, StoredBytes};
+use granary_store::{NarPiece, StoredBytes};
 use zstd::zstd_safe::compress_bound;
 
 use super::pieces::{Buffers, Form};
@@ -39,15 +39,15 @@ impl Framer {
     /// The form of pieces that are frames.
     pub(super) fn form(self: &Arc<Self>) -> Form {
         let framer = Arc::clone(self);
-        Arc::new(move |store, piece| framer.frames(store, piece))
+        Arc::new(move |piece| framer.frames(piece))
     }
 
     /// The piece as frames, one after the other.
-    fn frames(&self, store: &Store, piece: NarPiece) -> Result<Buffers> {
+    fn frames(&self, piece: NarPiece) -> Result<Buffers> {
         let mut compressor = self.compressor()?;
         let mut frames = Vec::new();
         let mut between = Vec::new();
-        piece.read_stored(store.blobs(), |bytes| {
+        piece.read_stored(|bytes| {
             match bytes {
                 StoredBytes::Literal(bytes) => between.extend_from_slice(bytes),
                 StoredBytes::Plain(bytes) => between.extend_from_slice(&bytes),

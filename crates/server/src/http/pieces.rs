@@ -42,7 +42,7 @@ pub(super) struct Readers {
 pub(super) type Buffers = Vec<Bytes>;
 
 /// What becomes of a piece.
-pub(super) type Form = Arc<dyn Fn(&Store, NarPiece) -> Result<Buffers> + Send + Sync>;
+pub(super) type Form = Arc<dyn Fn(NarPiece) -> Result<Buffers> + Send + Sync>;
 
 impl Readers {
     pub(super) fn new(store: Arc<Store>) -> Self {
@@ -61,7 +61,7 @@ impl Readers {
         plan: Arc<NarPlan>,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
-        self.pieces(plan, range, Arc::new(|store, piece| piece.read(store.blobs()))).await
+        self.pieces(plan, range, Arc::new(NarPiece::read)).await
     }
 
     /// The bytes `range` of what is planned, piece by piece, each in `form`.
@@ -102,7 +102,7 @@ impl Readers {
             let turns = Arc::clone(&readers.turns);
             let turn = turns.acquire_owned().await.map_err(not_read)?;
             let read = spawn_blocking(move || {
-                let read = form(&readers.store, piece);
+                let read = form(piece);
                 drop(turn);
                 read
             });

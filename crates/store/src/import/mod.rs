@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use granary_castore::{Castore, Error, Node, SymlinkTarget, WriteBatch};
+use granary_castore::{BlobDigest, Castore, Error, WriteBatch};
 use granary_nix_formats::{ContentAddress, HashAlgorithm, NarHash, StorePath};
 
 use crate::{
@@ -168,7 +168,7 @@ fn consume(
     batch: &mut dyn WriteBatch,
     observer: &dyn ImportObserver,
 ) -> Result<TreeBuilder, ImportError> {
-    let mut consumer = Consumer { tree: TreeBuilder::default(), large: None, batch, observer };
+    let mut consumer = Consumer { tree: TreeBuilder::default(), batch, observer };
     for packet in packets {
         for step in packet?.iter() {
             consumer.step(step)?;
@@ -179,8 +179,6 @@ fn consume(
 
 struct Consumer<'a> {
     tree: TreeBuilder,
-    /// The file whose contents come in pieces: executable or not, and its size.
-    large: Option<(bool, u64)>,
     batch: &'a mut dyn WriteBatch,
     observer: &'a dyn ImportObserver,
 }
@@ -191,19 +189,16 @@ impl Consumer<'_> {
             Step::Directory => self.tree.directory(),
             Step::Entry { name } => self.tree.entry(name.clone())?,
             Step::EndDirectory => self.tree.end_directory(self.batch)?,
-            Step::Symlink { target } => {
-                let target = SymlinkTarget::new(target.clone())
-                    .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
-                self.tree.node(Node::Symlink { target })?;
-            }
+            Step::Symlink { target } => self.tree.symlink(target.clone())?,
             Step::File { executable, contents } => {
                 let size_bytes = contents.len() as u64;
+                self.tree.file(*executable, size_bytes, self.batch)?;
                 self.observer.data(size_bytes);
                 let digest = self.batch.put_blob(contents.clone())?;
-                self.end_file(Node::File { digest, size_bytes, executable: *executable })?;
+                self.end_file(digest)?;
             }
             Step::LargeFile { executable, size_bytes } => {
-                self.large = Some((*executable, *size_bytes));
+                self.tree.file(*executable, *size_bytes, self.batch)?;
             }
             Step::Data(data) => {
                 self.batch.write(data)?;
@@ -211,15 +206,14 @@ impl Consumer<'_> {
             }
             Step::EndLargeFile => {
                 let digest = self.batch.finish_blob()?;
-                let (executable, size_bytes) = self.large.take().unwrap_or_default();
-                self.end_file(Node::File { digest, size_bytes, executable })?;
+                self.end_file(digest)?;
             }
         }
         Ok(())
     }
 
-    fn end_file(&mut self, file: Node) -> Result<(), ImportError> {
-        self.tree.node(file)?;
+    fn end_file(&mut self, digest: BlobDigest) -> Result<(), ImportError> {
+        self.tree.end_file(digest)?;
         self.observer.file();
         Ok(())
     }

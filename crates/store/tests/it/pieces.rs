@@ -27,7 +27,7 @@ fn cut(
 fn read(castore: &dyn Castore, plan: &Arc<NarPlan>, range: Range<u64>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for piece in cut(castore, plan, range) {
-        bytes.extend(piece?.read(castore)?.concat());
+        bytes.extend(piece?.read()?.concat());
     }
     Ok(bytes)
 }
@@ -41,7 +41,7 @@ fn read_stored(
 ) -> Result<(Vec<u8>, usize)> {
     let (mut bytes, mut frames) = (Vec::new(), 0);
     for piece in cut(castore, plan, range) {
-        piece?.read_stored(castore, |stored| {
+        piece?.read_stored(|stored| {
             match stored {
                 StoredBytes::Literal(literal) => bytes.extend_from_slice(literal),
                 StoredBytes::Plain(plain) => bytes.extend_from_slice(&plain),
@@ -79,10 +79,15 @@ proptest! {
     fn every_range_is_part_of_the_whole(
         tree in any_tree(),
         max_extent_bytes in 1..3_000usize,
+        joins in any::<bool>(),
         start in any::<prop::sample::Index>(),
         len in 0..6_000usize,
     ) {
-        let castore = FramedStore::new(max_extent_bytes);
+        let castore = if joins {
+            FramedStore::joining(max_extent_bytes)
+        } else {
+            FramedStore::new(max_extent_bytes)
+        };
         let plan = plan(&castore, &tree);
         let nar = tree.nar();
         let start = start.index(nar.len() + 2);
@@ -114,7 +119,7 @@ fn pieces_are_large_and_whole() {
             .into_iter()
             .enumerate()
             .rev()
-            .map(|(number, piece)| (number, piece.read(&castore).expect("complete")))
+            .map(|(number, piece)| (number, piece.read().expect("complete")))
             .collect();
         read.reverse();
         for ((number, buffers), size) in read.iter().zip(&sizes) {
@@ -168,8 +173,7 @@ fn what_is_large_is_not_copied() {
     let plan = plan(&castore, &Tree::file(vec![7; 3 << 20]));
     let pointers = || -> Vec<*const u8> {
         let pieces = cut(&castore, &plan, 0..u64::MAX);
-        let buffers =
-            pieces.flat_map(|piece| piece.expect("complete").read(&castore).expect("complete"));
+        let buffers = pieces.flat_map(|piece| piece.expect("complete").read().expect("complete"));
         buffers.filter(|buffer| buffer.len() >= 128 << 10).map(|buffer| buffer.as_ptr()).collect()
     };
     let first = pointers();
@@ -187,7 +191,7 @@ fn what_is_small_is_packed() {
     let plan = plan(&castore, &tree);
     let mut pieces = NarPieces::new(plan, 0..u64::MAX);
     let piece = pieces.next(&castore).expect("complete").expect("one");
-    assert_eq!(piece.read(&castore).expect("complete").len(), 1);
+    assert_eq!(piece.read().expect("complete").len(), 1);
     assert!(pieces.next(&castore).expect("the end is no error").is_none());
 }
 

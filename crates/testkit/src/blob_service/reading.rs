@@ -107,12 +107,15 @@ pub(super) fn extents_are_the_blob(store: &Store) {
         let mut reader = open(store, &digest);
         let size = contents.len() as u64;
         for offset in [size, u64::MAX] {
-            let extent = reader.extent_at(offset).expect("a search behind the end is no error");
+            let extent = reader
+                .extent_at(offset, &mut std::iter::empty())
+                .expect("a search behind the end is no error");
             assert!(extent.is_none(), "there is an extent at {offset} of {size}");
         }
         let (mut end, mut found) = (0, Vec::new());
         while end < size {
-            let extent = reader.extent_at(end).expect("a blob can be read");
+            let extent =
+                reader.extent_at(end, &mut std::iter::empty()).expect("a blob can be read");
             let extent = extent.expect("there is one up to the end");
             assert!(extent.start <= end, "the extent at {end} begins at {}", extent.start);
             end = extent.start + extent.extent.size_bytes();

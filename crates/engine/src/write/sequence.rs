@@ -1,0 +1,108 @@
+//! Chunks in the order in which they will be read, with what lies between them.
+
+use bytes::Bytes;
+
+use crate::format::{Object, ObjectKind};
+
+/// New chunks that follow each other in what is read of them together, a NAR as a rule, and the
+/// literals between them: a piece of a NAR as it is, which will lie in one frame.
+#[derive(Debug, Default)]
+pub(super) struct Sequence {
+    raw: Vec<u8>,
+    objects: Vec<Object>,
+    /// The literals since the last chunk.
+    literals: Vec<u8>,
+}
+
+impl Sequence {
+    /// Notes literals behind the last chunk; false if there are too many to go on with it.
+    /// Before the first chunk nothing is noted.
+    pub(super) fn put_literals(&mut self, bytes: &[u8]) -> bool {
+        if !self.is_empty() {
+            self.literals.extend_from_slice(bytes);
+        }
+        u16::try_from(self.literals.len()).is_ok()
+    }
+
+    /// Adds a chunk behind the literals.
+    pub(super) fn push(&mut self, digest: [u8; 32], bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).expect("a chunk is far smaller");
+        let literals_len = u16::try_from(self.literals.len()).expect("checked when they came");
+        self.raw.append(&mut self.literals);
+        self.raw.extend_from_slice(bytes);
+        self.objects.push(Object { kind: ObjectKind::Chunk, digest, len, literals_len });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Bytes from the first chunk to the end of the last.
+    pub(super) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The raw bytes of the frame, and what lies in it; the sequence is empty then.
+    pub(super) fn take(&mut self) -> (Bytes, Vec<Object>) {
+        self.literals.clear();
+        // The next one will be about as long.
+        let next = Vec::with_capacity(self.raw.len());
+        (std::mem::replace(&mut self.raw, next).into(), std::mem::take(&mut self.objects))
+    }
+
+    /// The chunks one by one, without literals; the sequence is empty then.
+    pub(super) fn take_loose(&mut self) -> impl Iterator<Item = (Object, Bytes)> + use<> {
+        let (mut raw, objects) = self.take();
+        objects.into_iter().map(move |object| {
+            drop(raw.split_to(object.literals_len.into()));
+            let bytes = raw.split_to(object.len as usize);
+            (Object { literals_len: 0, ..object }, bytes)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_begins_and_ends_with_a_chunk() {
+        let mut sequence = Sequence::default();
+        assert!(sequence.put_literals(b"before the first"));
+        sequence.push([1; 32], b"one");
+        assert!(sequence.put_literals(b"bet"));
+        assert!(sequence.put_literals(b"ween"));
+        sequence.push([2; 32], b"two");
+        assert!(sequence.put_literals(b"behind the last"));
+        assert_eq!(sequence.len(), 3 + 7 + 3);
+        let (raw, objects) = sequence.take();
+        assert_eq!(raw, "onebetweentwo");
+        let lens: Vec<_> = objects.iter().map(|object| (object.literals_len, object.len)).collect();
+        assert_eq!(lens, [(0, 3), (7, 3)]);
+        assert!(sequence.is_empty());
+        sequence.push([3; 32], b"three");
+        assert_eq!(sequence.take().0, "three", "what was behind the last is gone");
+    }
+
+    #[test]
+    fn loose_chunks_have_no_literals() {
+        let mut sequence = Sequence::default();
+        sequence.push([1; 32], b"one");
+        assert!(sequence.put_literals(b"between"));
+        sequence.push([2; 32], b"two");
+        let loose: Vec<_> = sequence.take_loose().collect();
+        assert!(loose.iter().all(|(object, _)| object.literals_len == 0));
+        assert_eq!(loose.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>(), [b"one", b"two"]);
+    }
+
+    #[test]
+    fn more_literals_than_a_record_can_say_are_refused() {
+        let mut sequence = Sequence::default();
+        let most = vec![b'x'; usize::from(u16::MAX)];
+        sequence.push([1; 32], b"one");
+        assert!(sequence.put_literals(&most));
+        sequence.push([2; 32], b"two");
+        assert!(sequence.put_literals(&most));
+        assert!(!sequence.put_literals(b"x"));
+    }
+}
