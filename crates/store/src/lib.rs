@@ -14,6 +14,8 @@
 //! - A NAR digest is kept for a node only if the whole NAR was read or written with it, so
 //!   that finding the record is proof of size and hash.
 //! - [`Store::served`] gives a path to Nix only with a size and hash proved that way.
+//! - Every write of a record goes through the [`Store`], and shows in the [`Provenance`] of
+//!   what was made of the record before.
 //! - What comes from outside is bounded before it is kept in memory: [`MAX_TREE_ENTRIES`],
 //!   [`MAX_PLAN_BYTES`], [`MAX_OPEN_ENTRIES`], [`MAX_WHOLE_FILE_BYTES`].
 //! - Nothing here recurses along a tree: its depth costs memory, never the stack.
@@ -23,6 +25,7 @@ mod stats;
 
 pub mod kinds;
 mod record_value;
+mod tracked_records;
 
 mod nar_digest_record;
 mod node_record;
@@ -61,6 +64,7 @@ pub use plan_cache::MAX_CACHED_PLAN_BYTES;
 pub use served::ServedPath;
 pub use stats::{StatsSource, StoreStats};
 pub use store::{Store, StoreOptions};
+pub use tracked_records::Provenance;
 pub use tree_builder::MAX_OPEN_ENTRIES;
 pub use tree_walk::MAX_TREE_ENTRIES;
 pub use upload::{TOUCH_INTERVAL_S, UploadedNar};

@@ -11,7 +11,7 @@ use granary_nix_formats::{
 };
 
 use crate::{
-    NarDigest, NarFacts, PathInfo, PathInfoService, Store, narinfo_upload::check_content_address,
+    NarDigest, NarFacts, PathInfo, Provenance, Store, narinfo_upload::check_content_address,
 };
 
 /// How many paths are remembered as warned of; then it begins anew, and some are warned of
@@ -69,8 +69,34 @@ impl Store {
     ///
     /// If what is stored is damaged, or the store cannot tell.
     pub fn served(&self, hash: &StorePathHash) -> Result<Option<ServedPath>> {
-        let Some(path_info) = self.path_info(hash)? else { return Ok(None) };
-        let nar = match self.calculate_nar(&path_info.node) {
+        self.noted_served(hash, &mut Provenance::new())
+    }
+
+    /// As [`served`](Self::served), with what the answer was made of: it is the same for as
+    /// long as that [is current](Self::is_current).
+    ///
+    /// Nothing is known of how long a path is *not* served: what its contents lack may come
+    /// without any record being written.
+    ///
+    /// # Errors
+    ///
+    /// As [`served`](Self::served).
+    pub fn served_with_provenance(
+        &self,
+        hash: &StorePathHash,
+    ) -> Result<Option<(ServedPath, Provenance)>> {
+        let mut provenance = Provenance::new();
+        let served = self.noted_served(hash, &mut provenance)?;
+        Ok(served.map(|served| (served, provenance)))
+    }
+
+    fn noted_served(
+        &self,
+        hash: &StorePathHash,
+        provenance: &mut Provenance,
+    ) -> Result<Option<ServedPath>> {
+        let Some(path_info) = self.noted_path_info(hash, provenance)? else { return Ok(None) };
+        let nar = match self.noted_nar(&path_info.node, provenance) {
             Ok(Some(nar)) => nar,
             Ok(None) => return Ok(None),
             Err(error @ (Error::Invalid(_) | Error::TooLarge(_))) => {
@@ -85,7 +111,9 @@ impl Store {
             self.warned.warn(&path_info.store_path, &mismatch);
             return Ok(None);
         }
-        let Some(references) = self.reference_names(&path_info)? else { return Ok(None) };
+        let Some(references) = self.reference_names(&path_info, provenance)? else {
+            return Ok(None);
+        };
         let (mut signatures, deriver, ca) = match path_info.nar {
             Some(facts) => (facts.signatures, facts.deriver, facts.ca),
             None => (Vec::new(), None, None),
@@ -117,7 +145,11 @@ impl Store {
 
     /// The references of `path_info` by name: those that came with it, else those of the
     /// path infos that are stored. `None` if one is not to be had.
-    fn reference_names(&self, path_info: &PathInfo) -> Result<Option<Vec<StorePath>>> {
+    fn reference_names(
+        &self,
+        path_info: &PathInfo,
+        provenance: &mut Provenance,
+    ) -> Result<Option<Vec<StorePath>>> {
         if let Some(facts) = &path_info.nar
             && facts.reference_names.iter().map(StorePath::hash).eq(&path_info.references)
         {
@@ -128,7 +160,7 @@ impl Store {
             let name = if hash == path_info.store_path.hash() {
                 path_info.store_path.clone()
             } else {
-                match self.path_info(hash)? {
+                match self.noted_path_info(hash, provenance)? {
                     Some(reference) => reference.store_path,
                     None => return Ok(None),
                 }

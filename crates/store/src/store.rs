@@ -8,8 +8,9 @@ use granary_castore::{
 use granary_nix_formats::{Listing, PublicKey, SigningKey, StorePathHash};
 
 use crate::{
-    NarDigest, NarPlan, PathInfo, PathInfoService, kinds, listing, nar_digest_record,
+    NarDigest, NarPlan, PathInfo, PathInfoService, Provenance, kinds, listing, nar_digest_record,
     node_record::NodeKey, path_info_record, plan_cache::PlanCache, served::WarnedPaths,
+    tracked_records::TrackedRecords,
 };
 
 /// How many path infos are read from the records at a time when all are listed.
@@ -24,10 +25,11 @@ pub struct StoreOptions {
 
 /// Path infos, NARs, uploads and documents over a castore and its records.
 ///
-/// All methods may block; they can be called from many threads at once.
+/// All methods but [`is_current`](Store::is_current) may block; they can be called from many
+/// threads at once.
 pub struct Store {
     castore: Arc<dyn Castore>,
-    records: Arc<dyn RecordStore>,
+    records: TrackedRecords,
     options: StoreOptions,
     plans: PlanCache,
     /// Held while a plan is made.
@@ -37,11 +39,16 @@ pub struct Store {
 
 impl Store {
     /// A store over `castore` and `records`, which are two sides of one store as a rule.
+    ///
+    /// From then on, records must be written through this store alone: by its methods, or by
+    /// [`records`](Self::records). It does not notice others, and what
+    /// [`is_current`](Self::is_current) says would be wrong.
     pub fn new(
         castore: Arc<dyn Castore>,
         records: Arc<dyn RecordStore>,
         options: StoreOptions,
     ) -> Self {
+        let records = TrackedRecords::new(records);
         let (plans, warned) = (PlanCache::default(), WarnedPaths::default());
         Self { castore, records, options, plans, planning: Mutex::default(), warned }
     }
@@ -52,8 +59,14 @@ impl Store {
     }
 
     /// The records.
-    pub fn records(&self) -> &Arc<dyn RecordStore> {
+    pub fn records(&self) -> &dyn RecordStore {
         &self.records
+    }
+
+    /// Whether an answer of this store would be made of the same again: no record of its
+    /// `provenance` was written since. This takes no look-up and never blocks.
+    pub fn is_current(&self, provenance: &Provenance) -> bool {
+        self.records.is_current(provenance)
     }
 
     /// The public half of the key that signs what is served.
@@ -149,6 +162,36 @@ impl Store {
         }
     }
 
+    /// As [`path_info`](PathInfoService::path_info), and notes what it looks up.
+    pub(crate) fn noted_path_info(
+        &self,
+        hash: &StorePathHash,
+        provenance: &mut Provenance,
+    ) -> Result<Option<PathInfo>> {
+        let key = hash.as_bytes();
+        let value = self.records.noted_record(kinds::PATH_INFO, key, provenance)?;
+        value.map(|value| path_info_record::decode(key, &value)).transpose()
+    }
+
+    /// As [`calculate_nar`](PathInfoService::calculate_nar), and notes what it looks up. That
+    /// is not current from the start if the NAR had to be read, since it is remembered then.
+    pub(crate) fn noted_nar(
+        &self,
+        node: &Node,
+        provenance: &mut Provenance,
+    ) -> Result<Option<NarDigest>> {
+        let Some(key) = NodeKey::of(node) else { return self.compute_nar(node) };
+        let key = key.as_bytes();
+        if let Some(value) = self.records.noted_record(kinds::NAR_DIGEST, key, provenance)? {
+            return nar_digest_record::decode(&value).map(Some);
+        }
+        let nar = self.compute_nar(node)?;
+        if let Some(nar) = &nar {
+            self.remember_nar(node, nar)?;
+        }
+        Ok(nar)
+    }
+
     fn compute_nar(&self, node: &Node) -> Result<Option<NarDigest>> {
         if let Node::File { digest, size_bytes, .. } = node {
             // What a caller claims of the root is the caller's fault, not corruption.
@@ -177,9 +220,7 @@ pub(crate) fn nar_digest_write(node: &Node, nar: &NarDigest) -> Option<RecordWri
 
 impl PathInfoService for Store {
     fn path_info(&self, hash: &StorePathHash) -> Result<Option<PathInfo>> {
-        let key = hash.as_bytes();
-        let value = self.records.record(kinds::PATH_INFO, key)?;
-        value.map(|value| path_info_record::decode(key, &value)).transpose()
+        self.noted_path_info(hash, &mut Provenance::new())
     }
 
     fn put_path_info(&self, path_info: PathInfo) -> Result<PathInfo> {
@@ -189,7 +230,7 @@ impl PathInfoService for Store {
 
     fn path_infos(&self) -> Box<dyn Iterator<Item = Result<PathInfo>> + Send + '_> {
         Box::new(PathInfos {
-            records: &*self.records,
+            records: &self.records,
             page: Vec::new().into_iter(),
             next: Next::First,
         })
@@ -206,15 +247,7 @@ impl PathInfoService for Store {
     }
 
     fn calculate_nar(&self, node: &Node) -> Result<Option<NarDigest>> {
-        let Some(key) = NodeKey::of(node) else { return self.compute_nar(node) };
-        if let Some(value) = self.records.record(kinds::NAR_DIGEST, key.as_bytes())? {
-            return nar_digest_record::decode(&value).map(Some);
-        }
-        let nar = self.compute_nar(node)?;
-        if let Some(nar) = &nar {
-            self.remember_nar(node, nar)?;
-        }
-        Ok(nar)
+        self.noted_nar(node, &mut Provenance::new())
     }
 }
 

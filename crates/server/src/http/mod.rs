@@ -1,8 +1,9 @@
 //! The HTTP binary cache: what stock Nix reads and writes over HTTP, rendered from the
 //! store when it is asked for.
 //!
-//! Nothing here keeps a NAR or a narinfo. An upload is taken apart as it arrives; what was
-//! uploaded to a URL is made again, in the compression it came in, when that URL is read.
+//! Nothing here keeps a NAR, and a narinfo only for as long as it would be rendered the same.
+//! An upload is taken apart as it arrives; what was uploaded to a URL is made again, in the
+//! compression it came in, when that URL is read.
 //!
 //! # Invariants
 //!
@@ -47,12 +48,15 @@ mod listing;
 mod nar;
 mod nar_upload;
 mod narinfo;
+mod narinfo_cache;
 
 pub use coding::DecodeLimits;
+pub use narinfo_cache::MAX_CACHED_NARINFO_BYTES;
 pub use options::HttpOptions;
 
 use failure::Failure;
 use frames::Framer;
+use narinfo_cache::NarInfoCache;
 use pieces::Readers;
 use request_body::RequestBody;
 use target::Target;
@@ -78,7 +82,8 @@ pub fn router(store: Arc<Store>, options: HttpOptions) -> Router {
     let uploads = Arc::new(Semaphore::new(options.max_concurrent_uploads.max(1)));
     let readers = Arc::new(Readers::new(Arc::clone(&store)));
     let framer = Arc::default();
-    let cache = Arc::new(Cache { store, options, uploads, readers, framer });
+    let narinfos = NarInfoCache::default();
+    let cache = Arc::new(Cache { store, options, uploads, readers, framer, narinfos });
     ROUTES
         .into_iter()
         .fold(Router::new(), |router, path| router.route(path, any(serve)))
@@ -93,6 +98,7 @@ struct Cache {
     uploads: Arc<Semaphore>,
     readers: Arc<Readers>,
     framer: Arc<Framer>,
+    narinfos: NarInfoCache,
 }
 
 impl Cache {

@@ -1,20 +1,39 @@
 //! `<hash>.narinfo`: what Nix wants to know of a path.
 
 use axum::{
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use granary_castore::Error;
 use granary_nix_formats::{MAX_NARINFO_BYTES, NarInfo, StorePathHash};
 
 use super::{Cache, Failure, castore_url, request_body::RequestBody};
 
 pub(super) async fn get(cache: &Cache, hash: StorePathHash) -> Result<Response, Failure> {
-    let served = cache
-        .blocking(move |store| store.served(&hash))
+    let text = match cache.narinfos.get(&cache.store, &hash) {
+        Some(text) => text,
+        None => render(cache, hash).await?,
+    };
+    let content_type = HeaderValue::from_static("text/x-nix-narinfo");
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// Makes the narinfo anew, and keeps it.
+async fn render(cache: &Cache, hash: StorePathHash) -> Result<Bytes, Failure> {
+    let (text, provenance) = cache
+        .blocking(move |store| {
+            let Some((served, provenance)) = store.served_with_provenance(&hash)? else {
+                return Ok(None);
+            };
+            let url = castore_url::of(&served.node, served.nar.nar_size);
+            let text = served.narinfo(url).to_string().into_boxed_str().into_boxed_bytes();
+            Ok::<_, Error>(Some((Bytes::from(text), provenance)))
+        })
         .await?
         .ok_or_else(|| Failure::not_found(format!("no path {hash} is stored here")))?;
-    let narinfo = served.narinfo(castore_url::of(&served.node, served.nar.nar_size));
-    Ok(([(header::CONTENT_TYPE, "text/x-nix-narinfo")], narinfo.to_string()).into_response())
+    cache.narinfos.insert(hash, text.clone(), provenance);
+    Ok(text)
 }
 
 pub(super) async fn put(

@@ -10,5 +10,6 @@ mod listings;
 mod narinfo_uploads;
 mod path_infos;
 mod pieces;
+mod provenance;
 mod round_trip;
 mod serving;

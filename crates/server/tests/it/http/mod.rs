@@ -3,6 +3,7 @@
 
 mod faults;
 mod frames;
+mod narinfos;
 mod nix;
 mod reading;
 mod uploads;
