@@ -11,7 +11,7 @@ PYTHON ?= python3
 # What the benchmark is told, as in BENCH='--only import --rounds 5'.
 BENCH ?=
 
-.PHONY: help build test test-tools test-bench lint fmt clippy doc check bench
+.PHONY: help build test test-tools test-bench lint fmt clippy doc check bench bench-loops
 
 help:
 	@echo 'make build       target/release/granary'
@@ -20,6 +20,7 @@ help:
 	@echo 'make lint        formatting, clippy and documentation, warnings denied'
 	@echo 'make check       lint and test'
 	@echo 'make bench       measures everything beside other programs: docs/performance.md'
+	@echo 'make bench-loops measures the inner loops, by Criterion'
 
 build:
 	$(CARGO) build --release --locked
@@ -37,6 +38,10 @@ test-bench: test-tools
 # Not among the tests: it takes half an hour, 30 GB and the network.
 bench:
 	CARGO='$(CARGO)' PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m bench $(BENCH)
+
+# Each crate's own loops, in some minutes; what they store lies below TMPDIR.
+bench-loops:
+	$(CARGO) bench --workspace --locked
 
 lint: fmt clippy doc
 

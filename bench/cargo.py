@@ -1,4 +1,4 @@
-"""cargo: the binaries of this tree, built as for a release."""
+"""cargo: the programs of this tree, built as for a release."""
 
 import json
 import os
@@ -18,20 +18,21 @@ def target_directory() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
-def has(package: str, binary: str) -> bool:
-    """Whether this tree has such a binary in such a package."""
+def has(package: str, target: str, kind: str = "bin") -> bool:
+    """Whether this tree has such a target, a `bin` or a `bench`, in such a package."""
     metadata = ["metadata", "--no-deps", "--format-version", "1"]
     packages = json.loads(_cargo(*metadata))["packages"]
-    return (package, binary) in {(p["name"], t["name"]) for p in packages for t in p["targets"]}
+    targets = (t for p in packages if p["name"] == package for t in p["targets"])
+    return any(t["name"] == target and kind in t["kind"] for t in targets)
 
 
-def build(package: str, binary: str) -> Path:
-    """Builds a binary, and tells where it is."""
-    for line in _cargo("build", *RELEASE, "-p", package, "--bin", binary).splitlines():
+def build(package: str, target: str, kind: str = "bin") -> Path:
+    """Builds a target, a `bin` or a `bench`, and tells where the program is."""
+    for line in _cargo("build", *RELEASE, "-p", package, f"--{kind}", target).splitlines():
         message = json.loads(line) if line.startswith("{") else {}
-        if message.get("executable") and message["target"]["name"] == binary:
+        if message.get("executable") and message["target"]["name"] == target:
             return Path(message["executable"])
-    raise Failure(f"cargo built no {binary} of {package}")
+    raise Failure(f"cargo built no {target} of {package}")
 
 
 def _cargo(*arguments: str) -> str:

@@ -13,7 +13,7 @@ from .bench import Bench, Clock
 from .failure import Failure
 from .report import Report
 from .targets import rows
-from .workloads import closures, copies, imports, index, serving
+from .workloads import closures, copies, imports, index, serving, sweep
 
 WORKLOADS = {
     "import": "importing linux, anew and again, and what it takes on the disk",
@@ -22,7 +22,11 @@ WORKLOADS = {
     "nars": "all NARs over HTTP, beside nginx",
     "narinfo": "10,000 narinfos over HTTP, beside nginx",
     "index": "an index of 10 million chunks",
+    "sweep": "all corpora with other chunks, frames and compression; long, so only if named",
 }
+# A whole run leaves it out.
+ONLY_IF_NAMED = ("sweep",)
+WHOLE = [name for name in WORKLOADS if name not in ONLY_IF_NAMED]
 INTERRUPTED = 130
 # Load for each core, from which on seconds mean little.
 BUSY_PER_CORE = 0.3
@@ -58,7 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures Granary against what a user would otherwise run.",
         epilog="docs/performance.md explains the method.",
     )
-    parser.add_argument("--only", metavar="NAME[,NAME]", type=_names, default=list(WORKLOADS))
+    parser.add_argument(
+        "--only",
+        metavar="NAME[,NAME]",
+        type=_names,
+        default=WHOLE,
+        help=f"these workloads; all but {', '.join(ONLY_IF_NAMED)} unless told otherwise",
+    )
     parser.add_argument("--rounds", type=_positive, default=3, help="3 unless told otherwise")
     parser.add_argument("--quick", action="store_true", help="small corpora, to try it out")
     parser.add_argument("--granary", type=Path, help="this binary, instead of building one")
@@ -107,7 +117,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         bench.samples.notes.append("the machine was busy with something else from the start")
     failed = _measure(bench, options.only)
     described["load_after"] = round(os.getloadavg()[0], 2)
-    whole = set(options.only) == set(WORKLOADS)
+    whole = set(options.only) >= set(WHOLE)
     shown = [row for row in rows() if whole or row.has_figures(bench.samples)]
     report = Report(bench, described, speeds, shown)
     saved = report.save(work / "results")
@@ -127,6 +137,7 @@ def _measure(bench: Bench, names: Sequence[str]) -> bool:
         # Both from one daemon.
         " and ".join(served): lambda: serving.measure(bench, served),
         "index": lambda: index.measure(bench),
+        "sweep": lambda: sweep.measure(bench),
     }
     failed = False
     for name, step in steps.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from . import table
 from .bench import Bench
 from .targets import Row
+from .workloads import sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Report:
         parts = [
             self._machine(),
             self._corpora(),
-            table.targets(self.rows, samples),
+            table.targets(self.rows, samples) if self.rows else "",
+            table.settings(samples) if sweep.results(samples) else "",
             "".join(f"- {note}\n" for note in samples.notes),
             "All figures:\n",
             table.details(samples),
@@ -88,6 +90,10 @@ class Report:
             "quick": self.bench.quick,
             "corpora": self.bench.corpora.description,
             "table": rows,
+            "sweep": [
+                {"settings": dataclasses.asdict(settings), **corpora}
+                for settings, corpora in sweep.results(samples)
+            ],
             "notes": samples.notes,
             "samples": [dataclasses.asdict(sample) for sample in samples.samples],
         }

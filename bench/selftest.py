@@ -7,9 +7,10 @@ import unittest
 from pathlib import Path
 
 from . import closure, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
+from .failure import Failure
 from .samples import Samples
 from .targets import AtMost, Figure, Ratio, Row, rows
-from .workloads import index
+from .workloads import index, sweep
 
 
 class Formats(unittest.TestCase):
@@ -107,6 +108,50 @@ class Clients(unittest.TestCase):
     def test_figures_of_the_index_are_those_of_its_last_line(self):
         printed = 'noise\n{"open_seconds": 9}\n{"open_seconds": 0.5, "name": "x", "chunks": 3}\n'
         self.assertEqual(index.figures(printed), {"open_seconds": 0.5, "chunks": 3})
+
+
+class Sweep(unittest.TestCase):
+    """The settings, and what the program says of them."""
+
+    def test_the_grid_has_the_pairs_that_decide_and_none_twice(self):
+        grid = sweep.grid()
+        self.assertEqual(grid[0], sweep.TODAY)
+        self.assertEqual(len(set(grid)), len(grid))
+        self.assertEqual(len({settings.name for settings in grid}), len(grid))
+        for level in (1, 3):
+            same = [settings for settings in grid if settings.level == level]
+            self.assertLessEqual({16, 64, 128, 256}, {settings.chunk for settings in same})
+            frames = {settings.run for settings in same if settings.run == settings.group}
+            self.assertLessEqual({64, 128, 256, 512, 1024}, frames)
+
+    def test_settings_are_told_as_the_program_takes_them(self):
+        today = "--average-chunk-kib 64 --run-kib 1024 --group-kib 512 --level 3 --tables 15 14"
+        self.assertEqual(sweep.TODAY.options(), today.split())
+        own = sweep.Settings(chunk=16, run=32, group=8, level=1, tables=None)
+        expected = "--average-chunk-kib 16 --run-kib 32 --group-kib 8 --level 1"
+        self.assertEqual(own.options(), expected.split())
+
+    def test_another_default_of_the_engine_is_noticed(self):
+        printed = '{"defaults": true, "seconds": 1.5}\n{"defaults": true, "seconds": 2}\n'
+        parsed = sweep.parse(printed, 2, sweep.TODAY)
+        self.assertEqual(parsed, [{"seconds": 1.5}, {"seconds": 2}])
+        for settings, said in ((sweep.Settings(chunk=16), "true"), (sweep.TODAY, "false")):
+            with self.assertRaises(Failure):
+                sweep.parse(f'{{"defaults": {said}}}\n', 1, settings)
+        with self.assertRaises(Failure):
+            sweep.parse(printed, 3, sweep.TODAY)
+
+    def test_a_line_has_what_was_measured_of_each_corpus(self):
+        samples = Samples()
+        for round, cpu in enumerate((3.0, 9.0, 2.0)):
+            figures = {"packs_bytes": 3 << 20, "index_bytes": 1 << 19, "cpu_seconds": cpu}
+            figures["wire_bytes"] = 5 << 20
+            for corpus in ("linux", "rebuild"):
+                samples.add(sweep.work_name(corpus), sweep.TODAY.name, round, **figures)
+        (line,) = table.settings(samples).splitlines()[2:]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        named = ["**64**", "**1024**", "**512**", "**level 3, 2^15, 2^14**"]
+        self.assertEqual(cells, [*named, "3.5", "5.0", "3.0", "", "", "", "3.5", "3.0"])
 
 
 class Tables(unittest.TestCase):

@@ -1,12 +1,17 @@
 """The results as text: Markdown tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .samples import Samples
 from .targets import MIB, Figure, Row, show
+from .workloads import sweep
 
 HEAD = ("work", "Granary", "others", "ratio", "reach", "reached")
 DETAILS_HEAD = ("work", "of", "figure", "median", "least", "most", "rounds")
+SETTINGS_HEAD = ("chunks", "runs", "groups", "zstd")
+# Of each corpus: what takes the disk, what goes over the wire where that says something new,
+# and the CPU.
+SWEEP_HEAD = ("linux", "wire", "CPU", "closure", "wire", "CPU", "rebuild adds", "CPU")
 VERDICTS = {True: "yes", False: "**no**", None: "not measured"}
 
 
@@ -55,6 +60,28 @@ def _cells(row: Row, samples: Samples) -> list[str]:
 
 def _named(figure: Figure, samples: Samples) -> str:
     return f"{figure.name} {figure.shown(samples)}"
+
+
+def settings(samples: Samples) -> str:
+    """What the corpora take with other settings: megabytes, and seconds of CPU."""
+    rows = []
+    for combination, corpora in sweep.results(samples):
+        sizes = (combination.chunk, combination.run, combination.group)
+        named = [*map(str, sizes), combination.zstd]
+        if combination == sweep.TODAY:
+            named = [f"**{cell}**" for cell in named]
+        linux, closure, rebuild = corpora["linux"], corpora["closure"], corpora["rebuild"]
+        cells = [*_taken(linux), *_taken(closure), *_taken(rebuild, wire=False)]
+        rows.append([*named, *cells])
+    return markdown([*SETTINGS_HEAD, *SWEEP_HEAD], rows, numbers=len(SWEEP_HEAD))
+
+
+def _taken(figures: Mapping[str, float], wire: bool = True) -> list[str]:
+    if not figures:
+        return [""] * (3 if wire else 2)
+    sizes = [figures["packs_bytes"] + figures["index_bytes"]]
+    sizes += [figures["wire_bytes"]] if wire else []
+    return [*(f"{size / MIB:.1f}" for size in sizes), f"{figures['cpu_seconds']:.1f}"]
 
 
 def details(samples: Samples) -> str:

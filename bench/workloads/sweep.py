@@ -1,0 +1,122 @@
+"""A sweep over the settings of the store: what the corpora take with chunks and frames of other
+sizes and with other compression, by the engine's own program for it."""
+
+import json
+from dataclasses import dataclass, replace
+
+from .. import cargo, disk
+from ..bench import Bench
+from ..corpora import warm
+from ..failure import Failure
+from ..process import run
+from ..samples import Samples
+
+PACKAGE, PROGRAM = "granary-engine", "sweep"
+# Imported into one store each, one after the other.
+STORES = (("linux",), ("closure", "rebuild"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a store, those of today unless told otherwise. Sizes are in KiB; tables of
+    zstd are binary logarithms of their entries, None standing for those of the level."""
+
+    chunk: int = 64
+    run: int = 1024
+    group: int = 512
+    level: int = 3
+    tables: tuple[int, int] | None = (15, 14)
+
+    @property
+    def zstd(self) -> str:
+        own = f"level {self.level}"
+        return own if self.tables is None else f"{own}, 2^{self.tables[0]}, 2^{self.tables[1]}"
+
+    @property
+    def name(self) -> str:
+        return f"chunks {self.chunk}, runs {self.run}, groups {self.group}, {self.zstd}"
+
+    def options(self) -> list[str]:
+        """As the program takes them."""
+        sizes = {"average-chunk": self.chunk, "run": self.run, "group": self.group}
+        options = [word for name, size in sizes.items() for word in (f"--{name}-kib", str(size))]
+        options += ["--level", str(self.level)]
+        return options if self.tables is None else [*options, "--tables", *map(str, self.tables)]
+
+
+TODAY = Settings()
+CHUNKS = (16, 64, 128, 256)
+FRAMES = (64, 128, 256, 512, 1024)
+# One more, to see what lies beyond.
+RUNS = (*FRAMES, 2048)
+TABLES = (None, (14, 13), (16, 15))
+LEVEL_1 = {"level": 1, "tables": None}
+
+
+def grid() -> list[Settings]:
+    """The combinations: one setting changed at a time, and sizes together with level 1."""
+    combinations = [TODAY]
+    for compression in ({}, LEVEL_1):
+        combinations += [replace(TODAY, chunk=size, **compression) for size in CHUNKS]
+    for compression in ({}, LEVEL_1):
+        combinations += [replace(TODAY, run=size, group=size, **compression) for size in FRAMES]
+    combinations += [replace(TODAY, run=size) for size in RUNS]
+    combinations += [replace(TODAY, group=size) for size in FRAMES]
+    combinations += [replace(TODAY, tables=tables) for tables in TABLES]
+    return list(dict.fromkeys(combinations))
+
+
+def measure(bench: Bench) -> None:
+    """Runs the program for every combination, in each round."""
+    bench.progress("building it")
+    program = cargo.build(PACKAGE, PROGRAM, "bench")
+    corpora = bench.corpora
+    trees = {
+        "linux": corpora.linux,
+        "closure": corpora.closure.store,
+        "rebuild": corpora.rebuild.store,
+    }
+    for round, settings in bench.alternating(grid()):
+        for names in STORES:
+            wanted = [trees[name] for name in names]
+            for tree in wanted:
+                warm(tree)
+            place = bench.stores / "sweep"
+            options = [*settings.options(), "--data-dir", place]
+            printed = run([program, *options, *wanted]).stdout
+            for name, figures in zip(names, parse(printed, len(names), settings), strict=True):
+                bench.record(work_name(name), settings.name, round, **figures)
+            disk.remove(place)
+
+
+def work_name(corpus: str) -> str:
+    """The name of what is measured of a corpus."""
+    return f"sweep of {corpus}"
+
+
+def parse(printed: str, trees: int, settings: Settings) -> list[dict[str, float]]:
+    """The figures of so many trees, of which the program prints a JSON object each."""
+    objects = [json.loads(line) for line in printed.splitlines()]
+    if len(objects) != trees:
+        raise Failure(f"{PROGRAM} printed {len(objects)} lines for {trees} trees: {printed!r}")
+    for values in objects:
+        # Or the line that is said to be today's would be another.
+        if values.pop("defaults") != (settings == TODAY):
+            raise Failure("the defaults of the engine are not those of the sweep: change TODAY")
+    return objects
+
+
+def results(samples: Samples) -> list[tuple[Settings, dict[str, dict[str, float]]]]:
+    """Each combination that was measured, with the medians of each corpus."""
+    measured = []
+    for settings in grid():
+        corpora = {}
+        for corpus in (name for names in STORES for name in names):
+            work = work_name(corpus)
+            corpora[corpus] = {
+                figure: samples.median(work, settings.name, figure)
+                for figure in samples.figures(work, settings.name)
+            }
+        if any(corpora.values()):
+            measured.append((settings, corpora))
+    return measured
