@@ -196,7 +196,7 @@ fn wire_bytes(engine: &Engine, node: &Node) -> Result<u64, Box<dyn Error>> {
     let mut sum = 0;
     while let Some(piece) = pieces.next(engine)? {
         let mut between = Between { zstd: &mut zstd, bytes: Vec::new() };
-        piece.read_stored(engine, |bytes| {
+        piece.read_stored(|bytes| {
             match bytes {
                 StoredBytes::Literal(bytes) => between.bytes.extend_from_slice(bytes),
                 StoredBytes::Plain(bytes) => between.bytes.extend_from_slice(&bytes),

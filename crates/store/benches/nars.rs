@@ -38,7 +38,7 @@ fn read(store: &MemoryStore, plan: &Arc<NarPlan>) -> usize {
     let mut pieces = NarPieces::new(Arc::clone(plan), 0..plan.nar_size());
     let mut read = 0;
     while let Some(piece) = pieces.next(store).expect("it is there") {
-        let buffers = piece.read(store).expect("it is there");
+        let buffers = piece.read().expect("it is there");
         read += buffers.iter().map(Bytes::len).sum::<usize>();
     }
     read
