@@ -1,4 +1,4 @@
-"""cargo: the binaries of this tree, built as for a release."""
+"""cargo: the programs of this tree, built as for a release."""
 
 import json
 import os
@@ -18,20 +18,14 @@ def target_directory() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
-def has(package: str, binary: str) -> bool:
-    """Whether this tree has such a binary in such a package."""
-    metadata = ["metadata", "--no-deps", "--format-version", "1"]
-    packages = json.loads(_cargo(*metadata))["packages"]
-    return (package, binary) in {(p["name"], t["name"]) for p in packages for t in p["targets"]}
-
-
-def build(package: str, binary: str) -> Path:
-    """Builds a binary, and tells where it is."""
-    for line in _cargo("build", *RELEASE, "-p", package, "--bin", binary).splitlines():
+def build(package: str, kind: str, name: str) -> Path:
+    """Builds a target of a kind, `bin` or `bench`, and tells where it is."""
+    for line in _cargo("build", *RELEASE, "-p", package, f"--{kind}", name).splitlines():
         message = json.loads(line) if line.startswith("{") else {}
-        if message.get("executable") and message["target"]["name"] == binary:
+        target = message.get("target", {})
+        if message.get("executable") and (target["name"], target["kind"]) == (name, [kind]):
             return Path(message["executable"])
-    raise Failure(f"cargo built no {binary} of {package}")
+    raise Failure(f"cargo built no {kind} {name} of {package}")
 
 
 def _cargo(*arguments: str) -> str:

@@ -151,7 +151,7 @@ def _binary(given: Path | None, progress: Clock) -> Path:
     """The binary to measure: that which was given, else one that is built of this tree."""
     if given is None:
         progress("building granary")
-        return cargo.build("granary-cli", "granary")
+        return cargo.build("granary-cli", "bin", "granary")
     if not (found := shutil.which(given.resolve())):
         raise Failure(f"{given} is no program: give the path of a granary binary")
     return Path(found)
