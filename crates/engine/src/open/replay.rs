@@ -170,8 +170,7 @@ impl Replay<'_> {
         let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
             self.apply(handle, id, offset, header, &records)
         };
-        let whole = from == PACK_HEADER_BYTES as u64;
-        let by_footer = if whole { scanner.scan_by_footer(on_segment)? } else { None };
+        let by_footer = scanner.scan_by_footer(from, on_segment)?;
         let end = if let Some(end) = by_footer { end } else { scanner.scan(from, on_segment)? };
         for (offset, problem) in &end.damage {
             self.damaged(id, *offset, &problem.to_string());
