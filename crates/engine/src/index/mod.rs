@@ -65,6 +65,11 @@ impl Index {
         self.get(&entry::STATE_KEY, State::decode)
     }
 
+    /// What it knows of a pack, if anything.
+    pub(crate) fn pack(&self, handle: u32) -> Result<Option<PackEntry>, IndexError> {
+        self.get(&entry::pack_key(handle), PackEntry::decode)
+    }
+
     /// All packs it knows, by handle.
     pub(crate) fn packs(&self) -> Result<Vec<(u32, PackEntry)>, IndexError> {
         let mut packs = Vec::new();

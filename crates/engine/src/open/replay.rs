@@ -216,9 +216,15 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Notes what was found out about a pack. If that is nothing new, the index is left as it
+    /// is: or each run that only reads would write a table with this entry.
     fn set_pack(&mut self, handle: u32, id: PackId, sealed: bool) -> Result<()> {
+        let entry = PackEntry { id: id.0, sealed };
+        if self.index.pack(handle)? == Some(entry) {
+            return Ok(());
+        }
         let mut update = Update::default();
-        update.set_pack(handle, PackEntry { id: id.0, sealed });
+        update.set_pack(handle, entry);
         Ok(self.index.apply(update)?)
     }
 
