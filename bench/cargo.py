@@ -18,14 +18,6 @@ def target_directory() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
-def has(package: str, target: str, kind: str = "bin") -> bool:
-    """Whether this tree has such a target, a `bin` or a `bench`, in such a package."""
-    metadata = ["metadata", "--no-deps", "--format-version", "1"]
-    packages = json.loads(_cargo(*metadata))["packages"]
-    targets = (t for p in packages if p["name"] == package for t in p["targets"])
-    return any(t["name"] == target and kind in t["kind"] for t in targets)
-
-
 def build(package: str, target: str, kind: str = "bin") -> Path:
     """Builds a target, a `bin` or a `bench`, and tells where the program is."""
     for line in _cargo("build", *RELEASE, "-p", package, f"--{kind}", target).splitlines():

@@ -218,7 +218,16 @@ def _index() -> list[Row]:
     lookup = Figure(large, "granary", "lookup_p50_us", "µs")
     before = Figure(small, "granary", "lookup_p50_us", "µs", label=f"at {CHUNKS[0]:,}")
     return [
-        Row(f"{large}: start", opened, [], [AtMost(2, opened)]),
+        Row(
+            f"{large}: start",
+            opened,
+            [],
+            [AtMost(2, opened)],
+            [
+                _seconds(large, "granary", "unclean_open_seconds", "after a crash"),
+                _megabytes(large, "granary", "index_bytes", "index"),
+            ],
+        ),
         Row(
             f"{large}: look-up, p50",
             lookup,

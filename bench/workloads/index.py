@@ -8,30 +8,24 @@ from ..bench import Bench
 from ..failure import Failure
 from ..process import run
 
-PACKAGE, PROGRAM = "granary-bench", "index"
+PACKAGE, PROGRAM = "granary-engine", "index"
 CHUNKS = (100_000, 10_000_000)
 QUICK_CHUNKS = (10_000, 100_000)
 
 
 def measure(bench: Bench) -> None:
-    """Runs the program once for each size; it takes medians itself."""
-    if not cargo.has(PACKAGE, PROGRAM):
-        bench.samples.notes.append(f"index: this tree has no package {PACKAGE}")
-        return
+    """Runs the program once for each size and round."""
     bench.progress("building it")
-    program = cargo.build(PACKAGE, PROGRAM)
-    # Where the corpora lie, and not in a /tmp that may be memory.
-    directory = bench.stores / "index"
-    directory.mkdir()
-    env = {"TMPDIR": directory}
-    for chunks, as_chunks in zip(QUICK_CHUNKS if bench.quick else CHUNKS, CHUNKS, strict=True):
-        bench.progress(f"index: {chunks:,} chunks")
+    program = cargo.build(PACKAGE, PROGRAM, "bench")
+    sizes = list(zip(QUICK_CHUNKS if bench.quick else CHUNKS, CHUNKS, strict=True))
+    for round, (chunks, as_chunks) in bench.alternating(sizes):
+        # Where the corpora lie, and not in a /tmp that may be memory.
+        directory = bench.stores / "index"
+        directory.mkdir(parents=True)
         options = ["--chunks", str(chunks), "--json", "--dir", directory]
-        printed = run([program, *options], env=env).stdout
-        bench.record(work_name(as_chunks), "granary", 0, **figures(printed))
-        disk.remove(directory)
-        directory.mkdir()
-    disk.remove(bench.stores)
+        printed = run([program, *options]).stdout
+        bench.record(work_name(as_chunks), "granary", round, **figures(printed))
+        disk.remove(bench.stores)
 
 
 def work_name(chunks: int) -> str:

@@ -16,7 +16,8 @@
 //!   that is given as it is stored, against its checksum and for what lies in it.
 //! - The index is never ahead of the packs; from the packs alone it can be built anew.
 //! - Nothing is visible before it is whole: a blob's list of chunks lies behind its chunks.
-//! - Memory is bounded by the constants named in each module, whatever is stored.
+//! - Memory is bounded by the constants named in each module, whatever is stored, but for two
+//!   bytes or so for each object.
 
 mod disk;
 mod format;

@@ -23,9 +23,9 @@ use crate::{
     log, output, signing_key,
 };
 
-/// What the daemon logs unless it is told otherwise. The database below the index has more
+/// What the daemon logs unless it is told otherwise. What is below the index has more
 /// to say than anybody wants to know.
-const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn";
+const DEFAULT_LOG: &str = "info,lsm_tree=warn";
 
 /// Time that work on other threads has to end once all connections are closed. With what
 /// the connections have before, it stays below ten seconds.

@@ -1,7 +1,7 @@
 //! File access, behind a trait: so that a test can fail, tear or drop any operation.
 //!
-//! Names are relative to the data directory, with `/` between their parts. Only the index
-//! database does its own I/O.
+//! Names are relative to the data directory, with `/` between their parts. Only the index does
+//! its own I/O.
 
 mod os;
 

@@ -1,9 +1,13 @@
 //! Keys and values of the index.
 //!
+//! Integers that stand in the values of objects and blobs are short where they are small, for
+//! there are many of them.
+//!
 //! The index is derived, so this layout is not part of the store's format: [`State`] carries
 //! a version of its own, and an index of another version is built anew.
 
-use crate::format::{BlobRecord, Cursor, Malformed, ObjectKind, Place, StoreId};
+use super::integer;
+use crate::format::{BlobEntry, BlobRecord, Cursor, Malformed, ObjectKind, Place, StoreId};
 
 const CHUNK_TAG: u8 = b'c';
 const BASE_TAG: u8 = b'n';
@@ -14,9 +18,23 @@ const VALUE_TAG: u8 = b'v';
 pub(super) const PACK_TAG: u8 = b'p';
 pub(super) const STATE_KEY: [u8; 1] = *b"s";
 
-const LAYOUT_VERSION: u32 = 2;
+const LAYOUT_VERSION: u32 = 3;
 
-pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> [u8; 33] {
+/// A key of a tag and a digest.
+pub(super) type DigestKey = [u8; 33];
+
+/// The key of an entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Digest(DigestKey),
+    /// That of a value, a pack or the state.
+    Other(Box<[u8]>),
+}
+
+/// A key and its value.
+pub(super) type Entry = (Key, Box<[u8]>);
+
+pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> DigestKey {
     let tag = match kind {
         ObjectKind::Chunk | ObjectKind::Patch => CHUNK_TAG,
         ObjectKind::Base => BASE_TAG,
@@ -27,11 +45,11 @@ pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> [u8; 33] {
     tagged(tag, digest)
 }
 
-pub(super) fn blob_key(digest: &[u8; 32]) -> [u8; 33] {
+pub(super) fn blob_key(digest: &[u8; 32]) -> DigestKey {
     tagged(BLOB_TAG, digest)
 }
 
-fn tagged(tag: u8, digest: &[u8; 32]) -> [u8; 33] {
+fn tagged(tag: u8, digest: &[u8; 32]) -> DigestKey {
     let mut key = [tag; 33];
     key[1..].copy_from_slice(digest);
     key
@@ -80,50 +98,57 @@ pub(crate) enum Located {
     Patched(Location),
 }
 
-const FRAME: u8 = 0;
-const PATCHED: u8 = 1;
-
 impl Located {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let (tag, location) = match *self {
-            Self::Frame(location) => (FRAME, location),
-            Self::Patched(location) => (PATCHED, location),
+        let (is_patched, location) = match *self {
+            Self::Frame(location) => (false, location),
+            Self::Patched(location) => (true, location),
         };
-        let mut value = Vec::with_capacity(21);
-        value.push(tag);
         let Location { pack, frame_offset, frame_len, offset, len } = location;
-        for field in [pack, frame_offset, frame_len, offset, len] {
-            value.extend_from_slice(&field.to_le_bytes());
+        let mut value = Vec::with_capacity(24);
+        integer::put(&mut value, (u64::from(pack) << 1) | u64::from(is_patched));
+        for field in [frame_offset, frame_len, offset, len] {
+            integer::put(&mut value, field.into());
         }
         value
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(value);
-        let tag = cursor.u8()?;
+        let pack_and_kind = integer::take(&mut cursor)?;
+        let mut field = || integer::narrow(integer::take(&mut cursor)?);
         let location = Location {
-            pack: cursor.u32()?,
-            frame_offset: cursor.u32()?,
-            frame_len: cursor.u32()?,
-            offset: cursor.u32()?,
-            len: cursor.u32()?,
+            pack: integer::narrow(pack_and_kind >> 1)?,
+            frame_offset: field()?,
+            frame_len: field()?,
+            offset: field()?,
+            len: field()?,
         };
-        match tag {
-            FRAME => Ok(Self::Frame(location)),
-            PATCHED => Ok(Self::Patched(location)),
-            _ => Err(Malformed("an object is stored in an unknown way")),
-        }
+        let is_patched = pack_and_kind & 1 != 0;
+        Ok(if is_patched { Self::Patched(location) } else { Self::Frame(location) })
     }
 }
 
+/// The digest is in the key.
 pub(super) fn encode_blob(blob: &BlobRecord) -> Vec<u8> {
-    let mut value = Vec::new();
-    blob.encode_body(&mut value);
+    let mut value = Vec::with_capacity(1 + 36 * blob.entries.len());
+    value.push(blob.lists.into());
+    for BlobEntry { digest, size_bytes } in &blob.entries {
+        value.extend_from_slice(digest);
+        integer::put(&mut value, *size_bytes);
+    }
     value
 }
 
-pub(super) fn decode_blob(value: &[u8]) -> Result<BlobRecord, Malformed> {
-    BlobRecord::decode_body(&mut Cursor::new(value))
+pub(super) fn decode_blob(digest: &[u8; 32], value: &[u8]) -> Result<BlobRecord, Malformed> {
+    let mut cursor = Cursor::new(value);
+    let lists = cursor.u8()? != 0;
+    let mut entries = Vec::with_capacity(cursor.remaining() / 33);
+    while !cursor.is_empty() {
+        let (digest, size_bytes) = (cursor.array()?, integer::take(&mut cursor)?);
+        entries.push(BlobEntry { digest, size_bytes });
+    }
+    Ok(BlobRecord { digest: *digest, lists, entries })
 }
 
 pub(super) fn encode_value(place: Place, value: Option<&[u8]>) -> Vec<u8> {
@@ -255,12 +280,21 @@ mod tests {
     #[test]
     fn round_trips() {
         let location = Location { pack: 1, frame_offset: 2, frame_len: 3, offset: 4, len: 5 };
-        for located in [Located::Frame(location), Located::Patched(location)] {
-            assert_eq!(Located::decode(&located.encode()), Ok(located));
+        let far = Location {
+            pack: u32::MAX,
+            frame_offset: u32::MAX,
+            frame_len: 1 << 20,
+            offset: 127,
+            len: 128,
+        };
+        for location in [location, far] {
+            for located in [Located::Frame(location), Located::Patched(location)] {
+                assert_eq!(Located::decode(&located.encode()), Ok(located));
+            }
         }
-        let entries = vec![BlobEntry { digest: [1; 32], size_bytes: 9 }];
-        let blob = BlobRecord { digest: [2; 32], lists: true, entries };
-        assert_eq!(decode_blob(&encode_blob(&blob)), Ok(blob));
+        let entries = [9, u64::MAX].map(|size_bytes| BlobEntry { digest: [1; 32], size_bytes });
+        let blob = BlobRecord { digest: [2; 32], lists: true, entries: entries.into() };
+        assert_eq!(decode_blob(&blob.digest, &encode_blob(&blob)), Ok(blob));
         let place = Place { epoch: 1, writer: 2, sequence: 3 };
         for value in [None, Some(b"".to_vec()), Some(b"x".to_vec())] {
             assert_eq!(decode_value(&encode_value(place, value.as_deref())), Ok((place, value)));

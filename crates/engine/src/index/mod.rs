@@ -1,49 +1,41 @@
 //! The index: where each object lies, derived from the packs.
 //!
-//! One fjall keyspace holds everything, under keys that begin with a tag. It is one on
-//! purpose: fjall does not sync its journal by itself, and within one keyspace what a crash
-//! leaves is a prefix of what was written, so that the watermark can never be ahead of the
-//! entries it vouches for.
+//! New entries are kept in memory (`memory`). A memtable that is full goes to a sorted table
+//! on disk (`tables`) on a thread of the index's own (`flusher`). There is no journal: what a
+//! crash takes out of memory is in the packs, and is replayed.
 //!
-//! IMPORTANT: a segment's entries and the watermark behind it go into one batch, and only
-//! after the segment itself was synced.
+//! IMPORTANT: a segment's entries and the watermark behind it are applied together, and only
+//! after the segment itself was synced. What is applied together goes into one memtable, and
+//! memtables are written whole and in their order, so that the watermark on disk is never
+//! ahead of the entries that it vouches for.
 
 mod entry;
+mod error;
+mod integer;
 mod update;
 
-use std::path::Path;
+mod flusher;
+mod memory;
+mod merged;
+mod tables;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
-use granary_castore::Error;
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use granary_castore::Chain;
 
 use crate::format::{BlobRecord, Malformed, ObjectKind, Place};
+use entry::DigestKey;
+use flusher::Flusher;
+use memory::Memory;
+use merged::Merged;
+use tables::Tables;
 
 pub(crate) use entry::{Located, Location, PackEntry, State, Watermark};
+pub(crate) use error::IndexError;
 pub(crate) use update::{Novelty, Update};
-
-/// Bytes that fjall's cache of blocks may hold.
-const CACHE_BYTES: u64 = 24 << 20;
-
-/// Size at which a memtable goes to disk. A few may wait for it at a time.
-const MEMTABLE_BYTES: u64 = 8 << 20;
-
-/// Size of all journals at which memtables are flushed to let journals go: the least that
-/// fjall allows.
-const JOURNAL_BYTES: u64 = 64 << 20;
-
-/// Most table files open at a time.
-const MAX_OPEN_TABLES: usize = 128;
-
-/// Threads for flushing and compaction.
-const WORKER_THREADS: usize = 2;
-
-const KEYSPACE: &str = "index";
-
-/// The index of one store.
-pub(crate) struct Index {
-    database: Database,
-    keyspace: Keyspace,
-}
 
 /// A value, or its tombstone, and its place in the order.
 pub(crate) type PlacedValue = (Place, Option<Vec<u8>>);
@@ -51,71 +43,21 @@ pub(crate) type PlacedValue = (Place, Option<Vec<u8>>);
 /// A key and its value.
 pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// Why the index does not answer. A broken index is not lost data: it is rebuilt.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IndexError {
-    #[error("the index database failed")]
-    Database(#[source] fjall::Error),
-    #[error("an index entry is malformed")]
-    Malformed(#[from] Malformed),
-}
-
-impl From<fjall::Error> for IndexError {
-    fn from(error: fjall::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl IndexError {
-    /// Whether the trouble lies with the machine or the moment, so that an index that is
-    /// built anew would fare no better.
-    pub(crate) fn is_passing(&self) -> bool {
-        use std::io::ErrorKind;
-        match self {
-            Self::Malformed(_) => false,
-            Self::Database(
-                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)),
-            ) => !matches!(
-                error.kind(),
-                ErrorKind::UnexpectedEof
-                    | ErrorKind::InvalidData
-                    | ErrorKind::InvalidInput
-                    | ErrorKind::NotFound
-                    | ErrorKind::IsADirectory
-                    | ErrorKind::NotADirectory
-                    | ErrorKind::AlreadyExists
-            ),
-            Self::Database(error) => {
-                matches!(error, fjall::Error::Poisoned | fjall::Error::Locked)
-            }
-        }
-    }
-}
-
-impl From<IndexError> for Error {
-    fn from(error: IndexError) -> Self {
-        if error.is_passing() {
-            Self::unavailable("cannot use the index").because(error)
-        } else {
-            Self::corrupt("the index is damaged; `granary recover` builds it anew from the packs")
-                .because(error)
-        }
-    }
+/// The index of one store. Dropping it writes what is in memory.
+pub(crate) struct Index {
+    memory: Arc<RwLock<Memory>>,
+    tables: Arc<Tables>,
+    flusher: Flusher,
 }
 
 impl Index {
     /// Opens the index in `path`, making it if there is none.
     pub(crate) fn open(path: &Path) -> Result<Self, IndexError> {
-        let database = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .max_cached_files(Some(MAX_OPEN_TABLES))
-            .worker_threads(WORKER_THREADS)
-            .open()?;
-        let keyspace = database.keyspace(KEYSPACE, || {
-            KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
-        })?;
-        Ok(Self { database, keyspace })
+        let (memory, tables) = (Arc::default(), Arc::new(Tables::open(path)?));
+        let flusher = Flusher::start(Arc::clone(&memory), Arc::clone(&tables))?;
+        // If runs so far were too short for it, there are tables to merge.
+        flusher.wake();
+        Ok(Self { memory, tables, flusher })
     }
 
     /// What it was built from, if anything.
@@ -123,11 +65,16 @@ impl Index {
         self.get(&entry::STATE_KEY, State::decode)
     }
 
+    /// What it knows of a pack, if anything.
+    pub(crate) fn pack(&self, handle: u32) -> Result<Option<PackEntry>, IndexError> {
+        self.get(&entry::pack_key(handle), PackEntry::decode)
+    }
+
     /// All packs it knows, by handle.
     pub(crate) fn packs(&self) -> Result<Vec<(u32, PackEntry)>, IndexError> {
         let mut packs = Vec::new();
-        for guard in self.database.snapshot().prefix(&self.keyspace, [entry::PACK_TAG]) {
-            let (key, value) = guard.into_inner()?;
+        for entry in self.range(&[entry::PACK_TAG], &[entry::PACK_TAG]) {
+            let (key, value) = entry?;
             packs.push((entry::pack_handle(&key)?, PackEntry::decode(&value)?));
         }
         Ok(packs)
@@ -139,7 +86,7 @@ impl Index {
         kind: ObjectKind,
         digest: &[u8; 32],
     ) -> Result<Option<Located>, IndexError> {
-        self.get(&entry::object_key(kind, digest), Located::decode)
+        self.get_by_digest(&entry::object_key(kind, digest), Located::decode)
     }
 
     /// Whether it knows an object.
@@ -149,7 +96,7 @@ impl Index {
 
     /// The pieces of a blob of several chunks.
     pub(crate) fn blob(&self, digest: &[u8; 32]) -> Result<Option<BlobRecord>, IndexError> {
-        self.get(&entry::blob_key(digest), entry::decode_blob)
+        self.get_by_digest(&entry::blob_key(digest), |value| entry::decode_blob(digest, value))
     }
 
     /// Whether it knows a blob of several chunks.
@@ -169,46 +116,72 @@ impl Index {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValue>, IndexError> {
+        let prefix = entry::value_key(kind, &[]);
         let mut start = entry::value_key(kind, after.unwrap_or_default());
         if after.is_some() {
             // The first key behind it.
             start.push(0);
         }
-        let prefix = entry::value_key(kind, &[]);
         let mut found = Vec::new();
-        for guard in self.database.snapshot().range(&self.keyspace, start..) {
-            let (key, value) = guard.into_inner()?;
-            let Some(key) = key.strip_prefix(prefix.as_slice()) else { break };
+        for entry in self.range(&start, &prefix) {
+            let (key, value) = entry?;
             if found.len() == limit {
                 break;
             }
             if let (_, Some(value)) = entry::decode_value(&value)? {
-                found.push((key.to_vec(), value));
+                found.push((key[prefix.len()..].to_vec(), value));
             }
         }
         Ok(found)
     }
 
-    /// Writes an update as one batch: all of it is there after a crash, or nothing.
+    /// Applies an update: whoever reads, and whatever a crash leaves, has all of it or nothing.
+    /// Waits while too much has to be written.
     pub(crate) fn apply(&self, update: Update) -> Result<(), IndexError> {
-        let mut batch = self.database.batch();
-        for (key, value) in update.into_entries() {
-            batch.insert(&self.keyspace, key, value);
+        let mut memory = self.write_memory();
+        while memory.is_full() && !memory.has_room() {
+            drop(memory);
+            self.flusher.make_room()?;
+            memory = self.write_memory();
         }
-        Ok(batch.commit()?)
+        let was_full = memory.is_full();
+        if was_full {
+            memory.close_memtable();
+        }
+        memory.insert(update.into_entries());
+        drop(memory);
+        if was_full {
+            self.flusher.wake();
+        }
+        Ok(())
     }
 
     /// Makes it durable: before a pack is unlinked, and when the store closes, so that the
     /// next start has nothing to replay.
     pub(crate) fn sync(&self) -> Result<(), IndexError> {
-        Ok(self.database.persist(PersistMode::SyncAll)?)
+        self.write_memory().close_memtable();
+        self.flusher.flush()
     }
 
-    // IMPORTANT: every read is of a snapshot. Reads of the keyspace itself see a batch while
-    // it is being applied.
+    // IMPORTANT: every read looks in memory before it looks in the tables. An entry goes from
+    // there to here, and is there until it is here.
 
-    fn contains_key(&self, key: &[u8]) -> Result<bool, IndexError> {
-        Ok(self.database.snapshot().contains_key(&self.keyspace, key)?)
+    fn contains_key(&self, key: &DigestKey) -> Result<bool, IndexError> {
+        if self.read_memory().by_digest(key).is_some() {
+            return Ok(true);
+        }
+        self.tables.contains(key)
+    }
+
+    fn get_by_digest<T>(
+        &self,
+        key: &DigestKey,
+        decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, IndexError> {
+        if let Some(value) = self.read_memory().by_digest(key) {
+            return Ok(Some(decode(value)?));
+        }
+        Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
     }
 
     fn get<T>(
@@ -216,7 +189,155 @@ impl Index {
         key: &[u8],
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Option<T>, IndexError> {
-        let value = self.database.snapshot().get(&self.keyspace, key)?;
-        Ok(value.map(|value| decode(&value)).transpose()?)
+        if let Some(value) = self.read_memory().other(key) {
+            return Ok(Some(decode(value)?));
+        }
+        Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
+    }
+
+    /// Entries from `start` on whose keys begin with `prefix`, in their order.
+    fn range(
+        &self,
+        start: &[u8],
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<KeyValue, IndexError>> {
+        // Locked until there is an iterator over the tables as well: the two must be of the
+        // same moment, or half of an update could be seen.
+        let memory = self.read_memory();
+        let (newer, older) = (memory.range(start, prefix), self.tables.range(start, prefix));
+        drop(memory);
+        Merged { memory: newer.into_iter().peekable(), tables: older.peekable() }
+    }
+
+    fn read_memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_memory(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        if let Err(error) = self.sync() {
+            tracing::warn!(
+                error = %Chain(&error),
+                "the index is not up to date; the next start reads more of the packs"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        format::{FrameObjects, Object, Record, StoreId},
+        index::entry::Totals,
+    };
+
+    /// Objects of one update: enough for a few of them to fill a memtable.
+    const OBJECTS: u32 = 10_000;
+
+    fn digest(update: u32, object: u32) -> [u8; 32] {
+        *blake3::hash(&[update.to_le_bytes(), object.to_le_bytes()].concat()).as_bytes()
+    }
+
+    /// Objects, and a watermark behind them that tells which update they belong to.
+    fn update(index: &Index, number: u32) -> Update {
+        let objects = (0..OBJECTS).map(|object| Object {
+            kind: ObjectKind::Chunk,
+            digest: digest(number, object),
+            len: 1,
+            literals_len: 0,
+        });
+        let frame = FrameObjects { offset: 0, frame_len: 24, objects: objects.collect() };
+        let records = [Record::Frame(frame)];
+        let (mut update, mut totals) = (Update::default(), Totals::default());
+        update
+            .add_segment(index, Novelty::New, 0, u64::from(number), &records, &mut totals)
+            .expect("it asks nothing of the index");
+        let watermark = Watermark { offset: number.into(), ..Watermark::default() };
+        update.set_pack(number, PackEntry { id: [1; 16], sealed: true });
+        update.set_state(&State { store_id: StoreId([2; 16]), watermark, totals });
+        update
+    }
+
+    /// How many updates it has, which must all be whole and the first ones.
+    fn count(index: &Index, applied: u32) -> u32 {
+        let state = index.state().expect("readable").unwrap_or_default();
+        let there = u32::try_from(state.watermark.offset).expect("a number of an update");
+        for number in 1..=applied {
+            let found = [0, OBJECTS / 2, OBJECTS - 1]
+                .map(|object| index.contains(ObjectKind::Chunk, &digest(number, object)));
+            for found in found {
+                assert_eq!(found.expect("readable"), number <= there, "{number} of {there}");
+            }
+        }
+        let packs = index.packs().expect("readable");
+        assert!(packs.iter().map(|(handle, _)| *handle).eq(1..=there));
+        there
+    }
+
+    #[test]
+    fn a_crash_leaves_the_first_updates_whole() {
+        // Too few for tables to be merged, which the forgotten index might do meanwhile.
+        const UPDATES: u32 = 20;
+        let dir = tempfile::TempDir::new().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let index = Index::open(&path).expect("a new index");
+        for number in 1..=UPDATES {
+            index.apply(update(&index, number)).expect("applied");
+            assert_eq!(count(&index, number), number, "in memory or in a table");
+        }
+        index.flusher.flush().expect("written");
+        // As if the process were killed now: what is in the open memtable is lost.
+        std::mem::forget(index);
+        let index = Index::open(&path).expect("opens");
+        let left = count(&index, UPDATES);
+        assert!((1..UPDATES).contains(&left), "{left}");
+        for number in left + 1..=UPDATES {
+            index.apply(update(&index, number)).expect("applied");
+        }
+        drop(index);
+        let index = Index::open(&path).expect("opens");
+        assert_eq!(count(&index, UPDATES), UPDATES, "dropping it wrote everything");
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_in_memory() {
+        let dir = tempfile::TempDir::new().expect("a temporary directory");
+        let path = dir.path().join("index");
+        let tables = path.join("tables");
+        let index = Index::open(&path).expect("a new index");
+        fs::remove_dir(&tables).expect("it is empty");
+        let mut applied = 0;
+        let error = loop {
+            match index.apply(update(&index, applied + 1)) {
+                Ok(()) => applied += 1,
+                Err(error) => break error,
+            }
+            assert!(applied < 100, "memory is bounded");
+        };
+        assert!(matches!(error, IndexError::Tables(_)), "{error}");
+        assert_eq!(count(&index, applied), applied);
+        index.sync().expect_err("there is still no place");
+        fs::create_dir(&tables).expect("made");
+        index.apply(update(&index, applied + 1)).expect("there is room again");
+        drop(index);
+        let index = Index::open(&path).expect("opens");
+        assert_eq!(count(&index, applied + 1), applied + 1);
+    }
+
+    #[test]
+    fn what_another_program_left_is_no_index() {
+        let dir = tempfile::TempDir::new().expect("a temporary directory");
+        let path = dir.path().join("index");
+        fs::create_dir(&path).expect("made");
+        let error = Index::open(&path).map(drop).expect_err("it is not ours");
+        assert!(!error.is_passing(), "{error}");
     }
 }

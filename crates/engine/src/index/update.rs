@@ -3,7 +3,7 @@
 
 use super::{
     Index, IndexError,
-    entry::{self, Located, Location, PackEntry, State, Totals},
+    entry::{self, Entry, Key, Located, Location, PackEntry, State, Totals},
 };
 use crate::format::{
     BlobRecord, FrameObjects, Malformed, ObjectKind, Record, SEGMENT_HEADER_BYTES, ValueRecord,
@@ -12,7 +12,7 @@ use crate::format::{
 /// Entries to be written together.
 #[derive(Debug, Default)]
 pub(crate) struct Update {
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    entries: Vec<Entry>,
 }
 
 /// How the records of a segment relate to what is in the index.
@@ -25,7 +25,7 @@ pub(crate) enum Novelty {
 }
 
 impl Update {
-    pub(super) fn into_entries(self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub(super) fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
 
@@ -104,7 +104,7 @@ impl Update {
                 ObjectKind::Patch => Located::Patched(location),
                 _ => Located::Frame(location),
             };
-            self.put(&key, located.encode());
+            self.put(Key::Digest(key), located.encode());
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl Update {
     ) -> Result<(), IndexError> {
         if novelty == Novelty::New || !index.contains_blob(&blob.digest)? {
             totals.divided_blobs += 1;
-            self.put(&entry::blob_key(&blob.digest), entry::encode_blob(blob));
+            self.put(Key::Digest(entry::blob_key(&blob.digest)), entry::encode_blob(blob));
         }
         Ok(())
     }
@@ -137,19 +137,19 @@ impl Update {
             return Ok(());
         }
         let key = entry::value_key(value.kind, &value.key);
-        self.put(&key, entry::encode_value(value.place, value.value.as_deref()));
+        self.put(Key::Other(key.into()), entry::encode_value(value.place, value.value.as_deref()));
         Ok(())
     }
 
     pub(crate) fn set_pack(&mut self, handle: u32, pack: PackEntry) {
-        self.put(&entry::pack_key(handle), pack.encode());
+        self.put(Key::Other(entry::pack_key(handle).into()), pack.encode());
     }
 
     pub(crate) fn set_state(&mut self, state: &State) {
-        self.put(&entry::STATE_KEY, state.encode());
+        self.put(Key::Other(entry::STATE_KEY.into()), state.encode());
     }
 
-    fn put(&mut self, key: &[u8], value: Vec<u8>) {
-        self.entries.push((key.to_vec(), value));
+    fn put(&mut self, key: Key, value: Vec<u8>) {
+        self.entries.push((key, value.into()));
     }
 }

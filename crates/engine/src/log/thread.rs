@@ -33,8 +33,9 @@ const QUEUE_REQUESTS: usize = 16;
 /// Bytes of frames and records at which a segment is closed although nobody waits for it.
 const SEGMENT_BYTES: usize = 8 << 20;
 
-/// Records at which a segment is closed although nobody waits for it.
-const SEGMENT_RECORDS: usize = 20_000;
+/// Records and objects at which a segment is closed although nobody waits for it: they are
+/// kept until it is synced, and then go into the index together.
+const SEGMENT_ENTRIES: usize = 20_000;
 
 /// What opening found, for the log to go on from.
 pub(crate) struct LogStart {
@@ -251,7 +252,7 @@ impl Appender {
             }
             self.take(request);
             if self.segment.len() + self.loose_bytes >= SEGMENT_BYTES
-                || self.segment.record_count() >= SEGMENT_RECORDS
+                || self.segment.record_count() + self.segment_keys.len() >= SEGMENT_ENTRIES
             {
                 // IMPORTANT: each segment is synced before the next is written. Were two
                 // unsynced, a crash could keep the second and tear the first, and opening

@@ -170,8 +170,7 @@ impl Replay<'_> {
         let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
             self.apply(handle, id, offset, header, &records)
         };
-        let whole = from == PACK_HEADER_BYTES as u64;
-        let by_footer = if whole { scanner.scan_by_footer(on_segment)? } else { None };
+        let by_footer = scanner.scan_by_footer(from, on_segment)?;
         let end = if let Some(end) = by_footer { end } else { scanner.scan(from, on_segment)? };
         for (offset, problem) in &end.damage {
             self.damaged(id, *offset, &problem.to_string());
@@ -217,9 +216,15 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Notes what was found out about a pack. If that is nothing new, the index is left as it
+    /// is: or each run that only reads would write a table with this entry.
     fn set_pack(&mut self, handle: u32, id: PackId, sealed: bool) -> Result<()> {
+        let entry = PackEntry { id: id.0, sealed };
+        if self.index.pack(handle)? == Some(entry) {
+            return Ok(());
+        }
         let mut update = Update::default();
-        update.set_pack(handle, PackEntry { id: id.0, sealed });
+        update.set_pack(handle, entry);
         Ok(self.index.apply(update)?)
     }
 

@@ -104,12 +104,22 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    /// Goes through a sealed pack by its footer: only the records are read and checked, the
-    /// frames when somebody wants them. `None` if it has no valid footer.
-    pub(super) fn scan_by_footer(&self, on_segment: &mut OnSegment<'_>) -> Result<Option<ScanEnd>> {
+    /// Goes through a sealed pack from `from` on by its footer: only the records are read and
+    /// checked, the frames when somebody wants them. `None` if it has no valid footer, or one
+    /// that knows of no segment at `from`.
+    pub(super) fn scan_by_footer(
+        &self,
+        from: u64,
+        on_segment: &mut OnSegment<'_>,
+    ) -> Result<Option<ScanEnd>> {
         let Some(footer) = &self.footer else { return Ok(None) };
+        let offsets = &footer.segment_offsets;
+        let known = offsets.partition_point(|offset| *offset < from);
+        if offsets.get(known).copied().unwrap_or(self.limit) != from {
+            return Ok(None);
+        }
         let mut end = ScanEnd { end: self.limit, is_sealed: true, ..ScanEnd::default() };
-        for offset in footer.segment_offsets.iter().copied() {
+        for offset in offsets[known..].iter().copied() {
             match self.records(offset)? {
                 Ok((header, records)) => {
                     on_segment(offset, &header, records)?;

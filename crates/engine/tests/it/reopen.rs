@@ -67,6 +67,24 @@ fn everything_is_there_and_nothing_is_replayed() {
 }
 
 #[test]
+fn opening_and_closing_writes_no_table() {
+    let filled = Filled::new();
+    let tables = || {
+        let tables = fs::read_dir(filled.path().join("index/tables")).expect("a directory");
+        let mut tables: Vec<_> = tables.map(|entry| entry.expect("an entry").path()).collect();
+        tables.sort();
+        tables
+    };
+    let before = tables();
+    for _ in 0..5 {
+        let engine = open(filled.path()).expect("opens");
+        filled.check(&engine);
+        engine.close().expect("closed");
+    }
+    assert_eq!(tables(), before);
+}
+
+#[test]
 fn a_missing_index_is_built_anew() {
     let filled = Filled::new();
     let before = open(filled.path()).expect("opens").stats().expect("counted");

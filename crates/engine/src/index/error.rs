@@ -1,0 +1,62 @@
+//! Why the index does not answer.
+
+use std::{io, sync::Arc};
+
+use granary_castore::Error;
+
+use crate::format::Malformed;
+
+/// Why the index does not answer. A broken index is not lost data: it is rebuilt.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum IndexError {
+    #[error("the tables of the index failed")]
+    Tables(#[source] Arc<lsm_tree::Error>),
+    #[error("an index entry is malformed")]
+    Malformed(#[from] Malformed),
+    #[error("cannot start the thread of the index")]
+    Thread(#[source] Arc<io::Error>),
+    #[error("the thread of the index has ended")]
+    Ended,
+}
+
+impl From<lsm_tree::Error> for IndexError {
+    fn from(error: lsm_tree::Error) -> Self {
+        Self::Tables(Arc::new(error))
+    }
+}
+
+impl IndexError {
+    /// Whether the trouble lies with the machine or the moment, so that an index that is
+    /// built anew would fare no better.
+    pub(crate) fn is_passing(&self) -> bool {
+        use io::ErrorKind;
+        match self {
+            Self::Malformed(_) => false,
+            Self::Thread(_) | Self::Ended => true,
+            Self::Tables(error) => match &**error {
+                lsm_tree::Error::Io(error) => !matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof
+                        | ErrorKind::InvalidData
+                        | ErrorKind::InvalidInput
+                        | ErrorKind::NotFound
+                        | ErrorKind::IsADirectory
+                        | ErrorKind::NotADirectory
+                        | ErrorKind::AlreadyExists
+                ),
+                _ => false,
+            },
+        }
+    }
+}
+
+impl From<IndexError> for Error {
+    fn from(error: IndexError) -> Self {
+        if error.is_passing() {
+            Self::unavailable("cannot use the index").because(error)
+        } else {
+            Self::corrupt("the index is damaged; `granary recover` builds it anew from the packs")
+                .because(error)
+        }
+    }
+}

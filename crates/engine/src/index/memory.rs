@@ -1,0 +1,175 @@
+//! Entries that are in no table yet.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
+
+use super::entry::{DigestKey, Entry, Key};
+
+/// Size at which a memtable is closed and goes to disk.
+const MEMTABLE_BYTES: usize = 8 << 20;
+
+/// Closed memtables that may wait to be written. When there are as many, and the open one is
+/// full too, whoever writes waits.
+const MAX_WAITING_MEMTABLES: usize = 2;
+
+/// What an entry takes beside its value, about: its key, its place in the map, and what the
+/// allocator adds.
+const ENTRY_BYTES: usize = 128;
+
+/// Entries in the order of their keys.
+pub(super) type Sorted = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// Entries in memory.
+#[derive(Debug, Default)]
+pub(super) struct Memtable {
+    /// Almost all of them, and almost all look-ups find nothing: a map without an order takes
+    /// one step for that.
+    by_digest: HashMap<DigestKey, Box<[u8]>>,
+    /// Those that are gone through in their order, too.
+    others: Sorted,
+    bytes: usize,
+}
+
+impl Memtable {
+    fn insert(&mut self, key: Key, value: Box<[u8]>) {
+        self.bytes += ENTRY_BYTES + value.len();
+        match key {
+            Key::Digest(key) => self.by_digest.insert(key, value),
+            Key::Other(key) => self.others.insert(key, value),
+        };
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_digest.is_empty() && self.others.is_empty()
+    }
+
+    /// All entries in the order of their keys.
+    pub(super) fn sorted(&self) -> Vec<(&[u8], &[u8])> {
+        let by_digest = self.by_digest.iter().map(|(key, value)| (key.as_slice(), &**value));
+        let others = self.others.iter().map(|(key, value)| (&**key, &**value));
+        let mut entries: Vec<_> = by_digest.chain(others).collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries
+    }
+}
+
+/// The memtable that is open, and those that wait to be written.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    open: Memtable,
+    /// The oldest first.
+    waiting: VecDeque<Arc<Memtable>>,
+}
+
+impl Memory {
+    /// Adds entries that belong together: they go into one memtable.
+    pub(super) fn insert(&mut self, entries: Vec<Entry>) {
+        for (key, value) in entries {
+            self.open.insert(key, value);
+        }
+    }
+
+    /// Whether the open memtable must be closed before more is inserted.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.bytes >= MEMTABLE_BYTES
+    }
+
+    /// Whether another memtable may be closed.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < MAX_WAITING_MEMTABLES
+    }
+
+    /// Closes the open memtable, and begins another.
+    pub(super) fn close_memtable(&mut self) {
+        if !self.open.is_empty() {
+            self.waiting.push_back(Arc::new(std::mem::take(&mut self.open)));
+        }
+    }
+
+    /// The memtable that is to be written next.
+    pub(super) fn oldest_waiting(&self) -> Option<Arc<Memtable>> {
+        self.waiting.front().map(Arc::clone)
+    }
+
+    /// Forgets the oldest memtable that waits, once its entries are in a table.
+    pub(super) fn forget_oldest(&mut self) {
+        self.waiting.pop_front();
+    }
+
+    pub(super) fn by_digest(&self, key: &DigestKey) -> Option<&[u8]> {
+        self.newest_first().find_map(|memtable| memtable.by_digest.get(key)).map(|value| &**value)
+    }
+
+    pub(super) fn other(&self, key: &[u8]) -> Option<&[u8]> {
+        self.newest_first().find_map(|memtable| memtable.others.get(key)).map(|value| &**value)
+    }
+
+    /// Entries from `start` on whose keys begin with `prefix`. Those with a digest in their
+    /// key are not among them.
+    pub(super) fn range(&self, start: &[u8], prefix: &[u8]) -> Sorted {
+        let mut found = Sorted::new();
+        let oldest_first = self.waiting.iter().map(|memtable| &**memtable).chain([&self.open]);
+        for memtable in oldest_first {
+            let bounds = (Bound::Included(start), Bound::Unbounded);
+            let entries = memtable.others.range::<[u8], _>(bounds);
+            let entries = entries.take_while(|(key, _)| key.starts_with(prefix));
+            found.extend(entries.map(|(key, value)| (key.clone(), value.clone())));
+        }
+        found
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = &Memtable> {
+        let waiting = self.waiting.iter().rev().map(|memtable| &**memtable);
+        std::iter::once(&self.open).chain(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn other(key: &[u8], value: &[u8]) -> Entry {
+        (Key::Other(key.into()), value.into())
+    }
+
+    #[test]
+    fn the_newest_wins_wherever_it_is() {
+        let mut memory = Memory::default();
+        let digest = [7; 33];
+        for round in 0..3 {
+            memory.insert(vec![other(b"k", &[round]), (Key::Digest(digest), [round].into())]);
+            assert_eq!(memory.other(b"k"), Some(&[round][..]));
+            assert_eq!(memory.by_digest(&digest), Some(&[round][..]));
+            assert_eq!(memory.range(b"", b"")[&b"k"[..]], [round].into());
+            memory.close_memtable();
+        }
+        assert!(!memory.has_room());
+        memory.forget_oldest();
+        assert_eq!(memory.other(b"k"), Some(&[2][..]));
+    }
+
+    #[test]
+    fn what_goes_to_a_table_is_sorted() {
+        let mut memory = Memory::default();
+        memory.insert(vec![
+            (Key::Digest([b'c'; 33]), [1].into()),
+            other(b"z", &[2]),
+            other(b"a", &[3]),
+            (Key::Digest([b'b'; 33]), [4].into()),
+        ]);
+        memory.close_memtable();
+        let memtable = memory.oldest_waiting().expect("it was closed");
+        let values: Vec<_> = memtable.sorted().iter().map(|(_, value)| value[0]).collect();
+        assert_eq!(values, [3, 4, 1, 2]);
+    }
+
+    #[test]
+    fn a_range_ends_with_its_prefix() {
+        let mut memory = Memory::default();
+        memory.insert(vec![other(b"a1", &[]), other(b"a2", &[]), other(b"b1", &[])]);
+        assert_eq!(memory.range(b"a2", b"a").len(), 1);
+    }
+}

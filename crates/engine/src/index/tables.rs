@@ -1,0 +1,104 @@
+//! Entries on disk: sorted tables, by the crate `lsm_tree`.
+//!
+//! Its own memtables are not used. They would have to be read at a sequence number that the
+//! crate moves by itself whenever a table is added, and so in the middle of an update.
+
+use std::{path::Path, sync::Arc};
+
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
+    SequenceNumberCounter, Slice, ValueType, compaction::Leveled, config::PinningPolicy,
+};
+
+use super::{error::IndexError, memory::Memtable};
+use crate::format::Malformed;
+
+/// Bytes that the cache of blocks may hold: the index of a small store, and of a larger one what
+/// is asked for again and again. Other blocks are in the page cache, a microsecond further away.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// Most table files open at a time.
+const MAX_OPEN_TABLES: usize = 128;
+
+/// Length of a table that comes of a merger.
+const TABLE_BYTES: u64 = 16 << 20;
+
+/// The file that every tree has.
+const TREE_FILE: &str = "current";
+
+/// Reads see what is newest.
+const NOW: SeqNo = SeqNo::MAX;
+
+/// All tables of the index.
+pub(super) struct Tables {
+    tree: AnyTree,
+    sequence: SequenceNumberCounter,
+    strategy: Arc<Leveled>,
+}
+
+impl Tables {
+    /// Opens the tables in `dir`, or makes a place for them if there is nothing.
+    pub(super) fn open(dir: &Path) -> Result<Self, IndexError> {
+        if !dir.join(TREE_FILE).exists() && dir.exists() {
+            return Err(Malformed("the index has another layout").into());
+        }
+        let sequence = SequenceNumberCounter::default();
+        // Whole, and kept in memory: about two bytes for an object. So no look-up reads more
+        // than one block, and one for what is not there reads none.
+        let (pinned, cut) = (PinningPolicy::all(true), PinningPolicy::all(false));
+        let tree = Config::new(dir, sequence.clone(), SequenceNumberCounter::default())
+            .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
+            .use_descriptor_table(Some(Arc::new(DescriptorTable::new(MAX_OPEN_TABLES))))
+            .filter_block_pinning_policy(pinned.clone())
+            .filter_block_partitioning_policy(cut.clone())
+            .index_block_pinning_policy(pinned)
+            .index_block_partitioning_policy(cut)
+            .open()?;
+        // IMPORTANT: mergers go by sequence numbers to tell what is newest.
+        sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
+        let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
+        Ok(Self { tree, sequence, strategy })
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Slice>, IndexError> {
+        Ok(self.tree.get(key, NOW)?)
+    }
+
+    pub(super) fn contains(&self, key: &[u8]) -> Result<bool, IndexError> {
+        Ok(self.tree.contains_key(key, NOW)?)
+    }
+
+    /// Entries from `start` on whose keys begin with `prefix`, in their order.
+    pub(super) fn range(
+        &self,
+        start: &[u8],
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Slice, Slice), IndexError>> {
+        self.tree.range(start.., NOW, None).map(|entry| Ok(entry.into_inner()?)).take_while(
+            move |entry| {
+                entry.as_ref().map_or(true, |(key, _): &(Slice, Slice)| key.starts_with(prefix))
+            },
+        )
+    }
+
+    /// Writes all of a memtable to a table, durably: it is synced before the list of tables
+    /// names it.
+    pub(super) fn add(&self, memtable: &Memtable) -> Result<(), IndexError> {
+        let sequence = self.sequence.next();
+        let entries = memtable.sorted();
+        let entries = entries.into_iter().map(|(key, value)| {
+            Ok(InternalValue::from_components(key, value, sequence, ValueType::Value))
+        });
+        if let Some((tables, _)) = self.tree.flush_to_tables(entries)? {
+            self.tree.register_tables(&tables, None, None, &[], NOW)?;
+        }
+        Ok(())
+    }
+
+    /// Merges some tables, if there are too many. False if there is nothing to do.
+    pub(super) fn merge_some(&self) -> Result<bool, IndexError> {
+        let before = self.tree.current_version().id();
+        self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
+        Ok(self.tree.current_version().id() != before)
+    }
+}
