@@ -138,7 +138,7 @@ mod tests {
         };
         let bytes = header.encode();
         let mut expected = b"GRANSTOR".to_vec();
-        expected.extend([2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
+        expected.extend([3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
         expected.extend([7; 16]);
         expected.extend([4, 3, 2, 1, 0, 0, 0, 0]);
         expected.extend([0; 8]);
@@ -151,7 +151,7 @@ mod tests {
         let header = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) };
         let bytes = header.encode();
         let mut expected = b"GRANPACK".to_vec();
-        expected.extend([2, 0, 0, 0]);
+        expected.extend([3, 0, 0, 0]);
         expected.extend([1; 16]);
         expected.extend([2; 16]);
         expected.extend([0; 12]);
@@ -164,7 +164,7 @@ mod tests {
         let mut bytes = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) }.encode();
         bytes[8] = 1;
         assert_eq!(PackHeader::decode(&bytes), Err(VersionProblem::OtherVersion { found: 1 }));
-        bytes[8] = 2;
+        bytes[8] = 3;
         for position in (0..8).chain(12..64) {
             let mut damaged = bytes;
             damaged[position] ^= 0x10;

@@ -7,6 +7,7 @@ mod documents;
 mod import;
 mod limits;
 mod listings;
+mod literals;
 mod narinfo_uploads;
 mod path_infos;
 mod pieces;

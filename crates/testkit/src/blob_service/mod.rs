@@ -23,8 +23,8 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Castore>) {
     };
     use writing::{
         contents_come_back, dropping_breaks_nothing, empty_batch, framing_has_no_effect,
-        many_small_blobs, no_put_while_writing, same_blob_twice, several_writers, unfinished,
-        visible_after_commit,
+        literals_have_no_effect, many_small_blobs, no_put_while_writing, same_blob_twice,
+        several_writers, unfinished, visible_after_commit,
     };
     checks::run(
         "blob_service",
@@ -34,6 +34,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Castore>) {
             contents_come_back,
             visible_after_commit,
             framing_has_no_effect,
+            literals_have_no_effect,
             same_blob_twice,
             many_small_blobs,
             several_writers,

@@ -43,6 +43,27 @@ pub(super) fn visible_after_commit(store: &Store) {
     }
 }
 
+pub(super) fn literals_have_no_effect(store: &Store) {
+    let mut random = Random::new(9);
+    let blobs: Vec<_> = (0..300).map(|number| random.compressible(number * 40)).collect();
+    let mut batch = store.batch().expect("a batch");
+    for (number, blob) in blobs.iter().enumerate() {
+        let literals = random.incompressible(if number % 50 == 0 { 70_000 } else { number });
+        batch.put_literals(&literals).expect("literals are taken");
+        if number % 2 == 0 {
+            batch.put_blob(blob.clone().into()).expect("a blob is taken");
+        } else {
+            batch.write(blob).expect("a write is taken");
+            batch.finish_blob().expect("a blob ends");
+        }
+    }
+    batch.put_literals(b"at the end").expect("literals are taken");
+    batch.commit().expect("a batch is committed");
+    for blob in &blobs {
+        assert_stored(store, blob);
+    }
+}
+
 pub(super) fn framing_has_no_effect(store: &Store) {
     let mut random = Random::new(3);
     let mut contents = random.compressible(700_000);
