@@ -52,9 +52,10 @@ pub trait WriteBatch: Send {
     /// If the batch has failed.
     fn finish_blob(&mut self) -> Result<BlobDigest>;
 
-    /// Says that `bytes` will be read between the blob before and the one behind this: in a
-    /// NAR, names and padding lie there. Of no effect on what is stored; but a store may keep
-    /// blobs together with what lies between them, and then hand out all of it at once.
+    /// Says that `bytes` will be read between the blob before and the one behind this, where
+    /// blobs are read as parts of an archive. Several calls add up. Of no effect on what is
+    /// stored; but a store may keep blobs together with what lies between them, and then hand
+    /// out all of it at once.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ pub trait BlobReader: Send {
 
     /// The extent that holds the byte at `offset`; `None` at or behind the end.
     ///
-    /// `behind` are the blobs that will be read behind this one, as in a NAR. An extent that
+    /// `behind` are the blobs that will be read behind this one, as in an archive. An extent that
     /// reaches to the end of this blob may go on with them, and what lies between, if that is
     /// kept together: it takes from `behind` what it holds, in whole or in part, and perhaps
     /// one more.

@@ -151,14 +151,22 @@ impl Packs {
         Ok(raw)
     }
 
-    /// The raw bytes of the frame that an object lies in, for whoever wants all of them and
-    /// holds them against digests: its checksum is not looked at, for it would tell no more.
-    pub(crate) fn whole_frame(&self, location: &Location) -> Result<Bytes> {
-        if let Some(frame) = self.frames.get(&(location.pack, location.frame_offset)) {
+    /// The raw bytes of the frame that an object lies in, for whoever expects `size_bytes` of
+    /// them, and holds all that it takes against digests. If those are all, its checksum is not
+    /// looked at, for it would tell no more.
+    pub(crate) fn whole_frame(&self, location: &Location, size_bytes: u64) -> Result<Bytes> {
+        let key = (location.pack, location.frame_offset);
+        if let Some(frame) = self.frames.get(&key) {
             return Ok(frame);
         }
-        unpack_unchecked(&self.stored_frame(location)?)
-            .map_err(|problem| self.damaged_frame(location, problem))
+        let stored = self.stored_frame(location)?;
+        let damaged = |problem| self.damaged_frame(location, problem);
+        if let Some(raw) = unpack_unchecked(&stored, size_bytes).map_err(damaged)? {
+            return Ok(raw);
+        }
+        let raw = PackedFrame::check(stored).and_then(|frame| frame.unpack()).map_err(damaged)?;
+        self.frames.insert(key, raw.clone());
+        Ok(raw)
     }
 
     /// The frame that an object lies in as it is stored, its checksum checked.

@@ -41,7 +41,10 @@ pub enum IngestError {
 impl From<nar::Error> for IngestError {
     fn from(error: nar::Error) -> Self {
         match error {
-            nar::Error::Io(error) => Self::Read(error),
+            nar::Error::Io(error) => match error.downcast::<Error>() {
+                Ok(failure) => Self::Store(failure),
+                Err(error) => Self::Read(error),
+            },
             error => Self::Malformed(error),
         }
     }
@@ -69,7 +72,7 @@ pub fn ingest_nar(
             nar::Event::Directory => tree.directory(),
             nar::Event::Entry { name } => tree.entry(name)?,
             nar::Event::EndDirectory => tree.end_directory(batch)?,
-            nar::Event::Symlink { target } => tree.symlink(target)?,
+            nar::Event::Symlink { target } => tree.symlink(target, batch)?,
             nar::Event::File { executable, size } => {
                 tree.file(executable, size, batch)?;
                 tree.end_file(ingest_file(&mut reader, size, batch, &mut buffer)?)?;
@@ -119,6 +122,7 @@ struct HashingReader<R> {
 impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buf)?.min(buf.len());
+        // Comes back in `IngestError::from`.
         self.hasher.update(&buf[..read]).map_err(io::Error::other)?;
         Ok(read)
     }

@@ -51,8 +51,9 @@ impl TreeBuilder {
     }
 
     /// Adds a symlink.
-    pub(crate) fn symlink(&mut self, target: Vec<u8>) -> Result<()> {
+    pub(crate) fn symlink(&mut self, target: Vec<u8>, batch: &mut dyn WriteBatch) -> Result<()> {
         self.literals.symlink(&target);
+        self.put_literals(batch)?;
         let target = SymlinkTarget::new(target)
             .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
         self.node(Node::Symlink { target })
@@ -66,10 +67,7 @@ impl TreeBuilder {
         batch: &mut dyn WriteBatch,
     ) -> Result<()> {
         self.literals.file(executable, size_bytes);
-        // What has no contents lies among literals.
-        if size_bytes > 0 {
-            self.literals.take(|literals| batch.put_literals(literals))?;
-        }
+        self.put_literals(batch)?;
         self.open_file = Some((executable, size_bytes));
         Ok(())
     }
@@ -79,6 +77,12 @@ impl TreeBuilder {
         self.literals.end_file();
         let (executable, size_bytes) = self.open_file.take().ok_or_else(out_of_order)?;
         self.node(Node::File { digest, size_bytes, executable })
+    }
+
+    /// IMPORTANT: at least wherever a node ends, or the literals of a tree without contents
+    /// would all be kept.
+    fn put_literals(&mut self, batch: &mut dyn WriteBatch) -> Result<()> {
+        self.literals.take(|literals| batch.put_literals(literals))
     }
 
     fn node(&mut self, node: Node) -> Result<()> {
@@ -95,6 +99,7 @@ impl TreeBuilder {
     /// Ends the innermost directory, which goes into `batch`: behind all that are below it.
     pub(crate) fn end_directory(&mut self, batch: &mut dyn WriteBatch) -> Result<()> {
         self.literals.end_directory();
+        self.put_literals(batch)?;
         let OpenDirectory { entries, .. } = self.open.pop().ok_or_else(out_of_order)?;
         self.open_entries -= entries.len();
         let directory = Directory::new(entries)

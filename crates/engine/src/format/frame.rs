@@ -197,14 +197,17 @@ impl PackedFrame {
     }
 }
 
-/// The raw bytes of a whole stored frame whose checksum is not looked at: for whoever holds
-/// all that it takes of them against digests.
-pub(crate) fn unpack_unchecked(bytes: &Bytes) -> Result<Bytes, Malformed> {
+/// The raw bytes of a whole stored frame whose checksum is not looked at, if they are as many as
+/// expected: for whoever holds all of them against digests.
+pub(crate) fn unpack_unchecked(bytes: &Bytes, raw_len: u64) -> Result<Option<Bytes>, Malformed> {
     let header = FrameHeader::decode(bytes)?;
     if header.frame_len() != bytes.len() {
         return Err(Malformed("the frame is cut off"));
     }
-    header.unpack(bytes.slice(FRAME_HEADER_BYTES..))
+    if u64::from(header.raw_len) != raw_len {
+        return Ok(None);
+    }
+    header.unpack(bytes.slice(FRAME_HEADER_BYTES..)).map(Some)
 }
 
 #[cfg(test)]

@@ -166,8 +166,11 @@ impl Shared {
             // IMPORTANT: only now. Who looks does so in memory first.
             self.memory.write().unwrap_or_else(PoisonError::into_inner).forget_oldest();
             // Taken, so that nobody misses this between looking and waiting.
-            let _progress = self.progress();
+            let progress = self.progress();
             self.changed.notify_all();
+            drop(progress);
+            // However much there is to write: else there could be more tables without end.
+            self.merge_some();
         }
     }
 
@@ -179,18 +182,21 @@ impl Shared {
                 return;
             }
             drop(progress);
-            match self.tables.merge_some() {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(
-                        error = %Chain(&error),
-                        "tables of the index cannot be merged; it works, if more slowly"
-                    );
-                    return;
-                }
+            if !self.merge_some() {
+                return;
             }
         }
+    }
+
+    /// Whether some tables were merged, and there may be more to do.
+    fn merge_some(&self) -> bool {
+        self.tables.merge_some().unwrap_or_else(|error| {
+            tracing::warn!(
+                error = %Chain(&error),
+                "tables of the index cannot be merged; it works, if more slowly"
+            );
+            false
+        })
     }
 }
 

@@ -15,9 +15,16 @@ const MEMTABLE_BYTES: usize = 8 << 20;
 /// full too, whoever writes waits.
 const MAX_WAITING_MEMTABLES: usize = 2;
 
-/// What an entry takes beside its value, about: its key, its place in the map, and what the
-/// allocator adds.
+/// What an entry takes beside its value, about: a key with a digest, its place in the map, and
+/// what the allocator adds.
 const ENTRY_BYTES: usize = 128;
+
+/// The entries of a part of the keys.
+pub(super) struct Part {
+    pub(super) entries: Sorted,
+    /// The last key of the part, if there may be entries behind it.
+    pub(super) end: Option<Box<[u8]>>,
+}
 
 /// Entries in the order of their keys.
 pub(super) type Sorted = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -38,7 +45,10 @@ impl Memtable {
         self.bytes += ENTRY_BYTES + value.len();
         match key {
             Key::Digest(key) => self.by_digest.insert(key, value),
-            Key::Other(key) => self.others.insert(key, value),
+            Key::Other(key) => {
+                self.bytes += key.len();
+                self.others.insert(key, value)
+            }
         };
     }
 
@@ -107,18 +117,31 @@ impl Memory {
         self.newest_first().find_map(|memtable| memtable.others.get(key)).map(|value| &**value)
     }
 
-    /// Entries from `start` on whose keys begin with `prefix`. Those with a digest in their
-    /// key are not among them.
-    pub(super) fn range(&self, start: &[u8], prefix: &[u8]) -> Sorted {
-        let mut found = Sorted::new();
+    /// Entries from `start` on whose keys begin with `prefix`, at most `max` (at least 1) of
+    /// each memtable. Those with a digest in their key are not among them.
+    pub(super) fn range(&self, start: &[u8], prefix: &[u8], max: usize) -> Part {
+        let (mut found, mut end) = (Sorted::new(), None::<Box<[u8]>>);
         let oldest_first = self.waiting.iter().map(|memtable| &**memtable).chain([&self.open]);
         for memtable in oldest_first {
             let bounds = (Bound::Included(start), Bound::Unbounded);
             let entries = memtable.others.range::<[u8], _>(bounds);
-            let entries = entries.take_while(|(key, _)| key.starts_with(prefix));
-            found.extend(entries.map(|(key, value)| (key.clone(), value.clone())));
+            let mut entries = entries.take_while(|(key, _)| key.starts_with(prefix));
+            let mut last = None;
+            for (key, value) in entries.by_ref().take(max) {
+                found.insert(key.clone(), value.clone());
+                last = Some(key);
+            }
+            if entries.next().is_some()
+                && let Some(last) = last
+                && end.as_ref().is_none_or(|end| last < end)
+            {
+                end = Some(last.clone());
+            }
         }
-        found
+        if let Some(end) = &end {
+            found.retain(|key, _| key <= end);
+        }
+        Part { entries: found, end }
     }
 
     fn newest_first(&self) -> impl Iterator<Item = &Memtable> {
@@ -143,7 +166,7 @@ mod tests {
             memory.insert(vec![other(b"k", &[round]), (Key::Digest(digest), [round].into())]);
             assert_eq!(memory.other(b"k"), Some(&[round][..]));
             assert_eq!(memory.by_digest(&digest), Some(&[round][..]));
-            assert_eq!(memory.range(b"", b"")[&b"k"[..]], [round].into());
+            assert_eq!(memory.range(b"", b"", 9).entries[&b"k"[..]], [round].into());
             memory.close_memtable();
         }
         assert!(!memory.has_room());
@@ -170,6 +193,24 @@ mod tests {
     fn a_range_ends_with_its_prefix() {
         let mut memory = Memory::default();
         memory.insert(vec![other(b"a1", &[]), other(b"a2", &[]), other(b"b1", &[])]);
-        assert_eq!(memory.range(b"a2", b"a").len(), 1);
+        let part = memory.range(b"a2", b"a", 9);
+        assert_eq!((part.entries.len(), part.end), (1, None));
+    }
+
+    #[test]
+    fn a_part_has_all_entries_up_to_its_end() {
+        let mut memory = Memory::default();
+        memory.insert(vec![other(b"1", b"old"), other(b"4", &[]), other(b"6", &[])]);
+        memory.close_memtable();
+        memory.insert(vec![other(b"1", b"new"), other(b"2", &[]), other(b"3", &[])]);
+        let keys = |max| {
+            let part = memory.range(b"", b"", max);
+            let keys: Vec<_> = part.entries.keys().map(|key| key[0]).collect();
+            (String::from_utf8(keys).expect("digits"), part.end.map(|end| end[0]))
+        };
+        assert_eq!(keys(1), ("1".to_owned(), Some(b'1')));
+        assert_eq!(keys(2), ("12".to_owned(), Some(b'2')));
+        assert_eq!(keys(3), ("12346".to_owned(), None));
+        assert_eq!(memory.range(b"", b"", 1).entries[&b"1"[..]], b"new".as_slice().into());
     }
 }

@@ -29,13 +29,16 @@ use granary_castore::Chain;
 use crate::format::{BlobRecord, Malformed, ObjectKind, Place};
 use entry::DigestKey;
 use flusher::Flusher;
-use memory::Memory;
+use memory::{Memory, Part};
 use merged::Merged;
 use tables::Tables;
 
 pub(crate) use entry::{Located, Location, PackEntry, State, Watermark};
 pub(crate) use error::IndexError;
 pub(crate) use update::{Novelty, Update};
+
+/// How many packs are looked at together.
+const PACKS_PAGE: usize = 1_024;
 
 /// A value, or its tombstone, and its place in the order.
 pub(crate) type PlacedValue = (Place, Option<Vec<u8>>);
@@ -73,9 +76,13 @@ impl Index {
     /// All packs it knows, by handle.
     pub(crate) fn packs(&self) -> Result<Vec<(u32, PackEntry)>, IndexError> {
         let mut packs = Vec::new();
-        for entry in self.range(&[entry::PACK_TAG], &[entry::PACK_TAG]) {
-            let (key, value) = entry?;
-            packs.push((entry::pack_handle(&key)?, PackEntry::decode(&value)?));
+        let mut start = Some(vec![entry::PACK_TAG]);
+        while let Some(from) = start {
+            let (page, next) = self.page(&from, &[entry::PACK_TAG], PACKS_PAGE)?;
+            for (key, value) in page {
+                packs.push((entry::pack_handle(&key)?, PackEntry::decode(&value)?));
+            }
+            start = next;
         }
         Ok(packs)
     }
@@ -109,7 +116,8 @@ impl Index {
         self.get(&entry::value_key(kind, key), entry::decode_value)
     }
 
-    /// Up to `limit` values of a kind, tombstones left out, behind the key `after`.
+    /// Up to `limit` values of a kind, tombstones left out, behind the key `after`. If the kind
+    /// has no more than that, they are of one moment.
     pub(crate) fn scan_values(
         &self,
         kind: u8,
@@ -123,13 +131,16 @@ impl Index {
             start.push(0);
         }
         let mut found = Vec::new();
-        for entry in self.range(&start, &prefix) {
-            let (key, value) = entry?;
-            if found.len() == limit {
-                break;
+        while found.len() < limit {
+            let (page, next) = self.page(&start, &prefix, limit - found.len())?;
+            for (key, value) in page {
+                if let (_, Some(value)) = entry::decode_value(&value)? {
+                    found.push((key[prefix.len()..].to_vec(), value));
+                }
             }
-            if let (_, Some(value)) = entry::decode_value(&value)? {
-                found.push((key[prefix.len()..].to_vec(), value));
+            match next {
+                Some(next) => start = next,
+                None => break,
             }
         }
         Ok(found)
@@ -195,18 +206,35 @@ impl Index {
         Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
     }
 
-    /// Entries from `start` on whose keys begin with `prefix`, in their order.
-    fn range(
+    /// Up to `max` entries (at least 1) from `start` on whose keys begin with `prefix`, in their
+    /// order, and where the next page begins, if there may be one.
+    fn page(
         &self,
         start: &[u8],
         prefix: &[u8],
-    ) -> impl Iterator<Item = Result<KeyValue, IndexError>> {
+        max: usize,
+    ) -> Result<(Vec<KeyValue>, Option<Vec<u8>>), IndexError> {
         // Locked until there is an iterator over the tables as well: the two must be of the
         // same moment, or half of an update could be seen.
         let memory = self.read_memory();
-        let (newer, older) = (memory.range(start, prefix), self.tables.range(start, prefix));
+        let (Part { entries, end }, older) =
+            (memory.range(start, prefix, max), self.tables.range(start, prefix));
         drop(memory);
-        Merged { memory: newer.into_iter().peekable(), tables: older.peekable() }
+        let newer = entries.into_iter().peekable();
+        let mut page = Vec::new();
+        for entry in (Merged { memory: newer, tables: older.peekable() }).take(max) {
+            let (key, value) = entry?;
+            if end.as_ref().is_some_and(|end| *key > **end) {
+                break;
+            }
+            page.push((key, value));
+        }
+        // The first key behind the last one that was looked at.
+        let last = match page.last() {
+            Some((key, _)) if page.len() == max => Some(key.clone()),
+            _ => end.map(<[u8]>::into_vec),
+        };
+        Ok((page, last.map(|last| [&last[..], &[0]].concat())))
     }
 
     fn read_memory(&self) -> RwLockReadGuard<'_, Memory> {

@@ -26,6 +26,9 @@ const TABLE_BYTES: u64 = 16 << 20;
 /// The file that every tree has.
 const TREE_FILE: &str = "current";
 
+/// Where the tables of every tree lie.
+const TABLES_DIR: &str = "tables";
+
 /// Reads see what is newest.
 const NOW: SeqNo = SeqNo::MAX;
 
@@ -41,6 +44,10 @@ impl Tables {
     pub(super) fn open(dir: &Path) -> Result<Self, IndexError> {
         if !dir.join(TREE_FILE).exists() && dir.exists() {
             return Err(Malformed("the index has another layout").into());
+        }
+        // The crate would panic.
+        if holds_directories(&dir.join(TABLES_DIR)) {
+            return Err(Malformed("a directory lies among the tables of the index").into());
         }
         let sequence = SequenceNumberCounter::default();
         // Whole, and kept in memory: about two bytes for an object. So no look-up reads more
@@ -101,4 +108,11 @@ impl Tables {
         self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
         Ok(self.tree.current_version().id() != before)
     }
+}
+
+fn holds_directories(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries
+            .any(|entry| entry.and_then(|entry| entry.file_type()).is_ok_and(|kind| kind.is_dir()))
+    })
 }

@@ -142,7 +142,7 @@ impl BlobExtent for FrameExtent {
         let packs = &self.engine.packs;
         // Beside what has a frame for itself lies what others want.
         let frame = if self.first.offset == 0 && self.size_bytes >= LARGE_BYTES {
-            packs.whole_frame(&self.first)
+            packs.whole_frame(&self.first, self.size_bytes)
         } else {
             packs.frame(&self.first)
         };

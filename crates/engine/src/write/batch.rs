@@ -1,6 +1,6 @@
 //! A batch of writes on the engine.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use granary_castore::{BlobDigest, Directory, DirectoryDigest, Error, Result, WriteBatch};
@@ -10,6 +10,7 @@ use super::{
     cut::{Cut, CutChunk},
     group::Group,
     open_blob::OpenBlob,
+    run::Run,
     sequence::Sequence,
 };
 use crate::{
@@ -45,9 +46,10 @@ const MAX_WAITING_BYTES: usize = 4 << 20;
 
 /// See [`WriteBatch`].
 ///
-/// IMPORTANT: chunks go to the log first, then patches, then the records of blobs, then
-/// directories, each when all before it is there. So what an object refers to, if the batch has it, lies
-/// before it, and whatever a crash leaves is whole.
+/// IMPORTANT: chunks go to the log first, and lists of them, then patches, then the records of
+/// blobs, then directories, each when all before it is there. So what an object refers to, if
+/// the batch has it, lies before it (but for lists, which only blobs refer to), and whatever a
+/// crash leaves is whole.
 pub(crate) struct EngineBatch {
     engine: Arc<Inner>,
     /// The log's count of lost segments when the batch began.
@@ -80,25 +82,6 @@ struct ChunkEntries {
 impl ChunkEntries {
     fn is_empty(&self) -> bool {
         self.lists.is_empty() && self.entries.is_empty()
-    }
-}
-
-/// Consecutive new chunks of a cut.
-#[derive(Debug, Default)]
-struct Run {
-    objects: Vec<Object>,
-    /// Where they lie in the bytes of the cut.
-    range: Range<usize>,
-}
-
-impl Run {
-    fn push(&mut self, digest: [u8; 32], chunk: &CutChunk<'_>) {
-        if self.objects.is_empty() {
-            self.range.start = chunk.start;
-        }
-        self.range.end = chunk.end();
-        let len = u32::try_from(chunk.bytes.len()).expect("a chunk is far smaller");
-        self.objects.push(Object { kind: ObjectKind::Chunk, digest, len, literals_len: 0 });
     }
 }
 

@@ -7,6 +7,7 @@ mod open_blob;
 mod batch;
 mod compress;
 mod group;
+mod run;
 mod sequence;
 
 pub(crate) use batch::EngineBatch;

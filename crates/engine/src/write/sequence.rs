@@ -15,13 +15,14 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Notes literals behind the last chunk; false if there are too many to go on with it.
-    /// Before the first chunk nothing is noted.
+    /// Notes literals behind the last chunk; false if there are too many to go on with it, and
+    /// then it must be taken. Before the first chunk nothing is noted.
     pub(super) fn put_literals(&mut self, bytes: &[u8]) -> bool {
-        if !self.is_empty() {
+        let fits = u16::try_from(self.literals.len() + bytes.len()).is_ok();
+        if fits && !self.is_empty() {
             self.literals.extend_from_slice(bytes);
         }
-        u16::try_from(self.literals.len()).is_ok()
+        fits || self.is_empty()
     }
 
     /// Adds a chunk behind the literals.

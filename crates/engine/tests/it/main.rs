@@ -1,5 +1,6 @@
 //! Tests of the engine through its public face.
 
+mod behind;
 mod conformance;
 mod crash;
 mod damage;

@@ -189,7 +189,7 @@ impl Consumer<'_> {
             Step::Directory => self.tree.directory(),
             Step::Entry { name } => self.tree.entry(name.clone())?,
             Step::EndDirectory => self.tree.end_directory(self.batch)?,
-            Step::Symlink { target } => self.tree.symlink(target.clone())?,
+            Step::Symlink { target } => self.tree.symlink(target.clone(), self.batch)?,
             Step::File { executable, contents } => {
                 let size_bytes = contents.len() as u64;
                 self.tree.file(*executable, size_bytes, self.batch)?;
