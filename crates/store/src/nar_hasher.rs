@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, channel, sync_channel},
     thread::{self, JoinHandle},
 };
 
@@ -27,6 +27,9 @@ pub(crate) struct NarHasher {
 
 struct HashThread {
     sender: SyncSender<Vec<u8>>,
+    /// Buffers that were hashed, to be filled again: the memory of buffers that one thread takes
+    /// and another gives back is slow to come back to the first.
+    hashed: Receiver<Vec<u8>>,
     handle: JoinHandle<Sha256>,
 }
 
@@ -48,7 +51,7 @@ impl NarHasher {
     pub(crate) fn finish(self) -> Result<NarHash> {
         let mut hasher = match self.thread {
             None => Sha256::new(),
-            Some(HashThread { sender, handle }) => {
+            Some(HashThread { sender, handle, .. }) => {
                 drop(sender);
                 handle.join().map_err(|_| ended())?
             }
@@ -62,7 +65,8 @@ impl NarHasher {
             Some(thread) => thread,
             None => self.thread.insert(HashThread::start()?),
         };
-        let next = Vec::with_capacity(BUFFER_BYTES);
+        let next = thread.hashed.try_recv();
+        let next = next.unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));
         let buffer = mem::replace(&mut self.buffer, next);
         thread.sender.send(buffer).map_err(|_| ended())
     }
@@ -71,10 +75,14 @@ impl NarHasher {
 impl HashThread {
     fn start() -> Result<Self> {
         let (sender, buffers) = sync_channel::<Vec<u8>>(QUEUED_BUFFERS);
+        let (give_back, hashed) = channel();
         let hash = move || {
             let mut hasher = Sha256::new();
-            for buffer in buffers {
+            for mut buffer in buffers {
                 hasher.update(&buffer);
+                buffer.clear();
+                // At the end nobody wants it.
+                drop(give_back.send(buffer));
             }
             hasher
         };
@@ -82,7 +90,7 @@ impl HashThread {
             .name("nar-hash".to_owned())
             .spawn(hash)
             .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))?;
-        Ok(Self { sender, handle })
+        Ok(Self { sender, hashed, handle })
     }
 }
 
