@@ -1,4 +1,5 @@
-//! Puts the directories of a tree together while it is read in the order of its NAR.
+//! Puts the directories of a tree together while it is read in the order of its NAR, and tells
+//! the batch what lies between the files in it.
 
 use granary_castore::{
     BlobDigest, Directory, Error, Node, NodeName, Result, SymlinkTarget, WriteBatch,
