@@ -32,6 +32,8 @@ mod batch;
 mod blob;
 mod record;
 
+mod integrity;
+
 mod memory;
 
 pub use batch::{Castore, WriteBatch};
@@ -40,6 +42,7 @@ pub use canonical::DecodeError;
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
 pub use directory::{Directory, DirectoryError, DirectoryService};
 pub use error::{Chain, Detail, Error, Result};
+pub use integrity::{ObjectName, ObjectType, Severity};
 pub use memory::MemoryStore;
 pub use node::{
     MAX_NAME_BYTES, MAX_TARGET_BYTES, Node, NodeName, NodeNameError, SymlinkTarget,

@@ -1,12 +1,6 @@
 //! An open store.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use granary_castore::{
@@ -17,6 +11,7 @@ use granary_castore::{
 
 use crate::{
     chunker::Chunker,
+    damage::KnownDamage,
     disk::{Disk, OsDisk},
     format::ObjectKind,
     index::Index,
@@ -25,6 +20,7 @@ use crate::{
     packs::Packs,
     read::{ChunkReader, DividedReader, blob_len, list_entries},
     stats::EngineStats,
+    verify::object_name,
     write::{Compressors, EngineBatch},
 };
 
@@ -44,7 +40,7 @@ pub const MAX_RECORD_WRITES_BYTES: usize = 16 << 20;
 /// is dropped, or [`close`](Self::close) is called, the store is closed.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// What the parts of an open store share. Fields are dropped in this order: threads that
@@ -56,10 +52,10 @@ pub(crate) struct Inner {
     pub(crate) log: Arc<Log>,
     pub(crate) index: Arc<Index>,
     pub(crate) packs: Arc<Packs>,
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     report: OpenReport,
-    /// Reads that found damage since the store was opened.
-    damaged_reads: AtomicU64,
+    /// What was found to be damaged since the store was opened.
+    pub(crate) damage: KnownDamage,
     _lock: Option<Lock>,
 }
 
@@ -110,7 +106,7 @@ impl Engine {
             packs,
             disk,
             report,
-            damaged_reads: AtomicU64::new(0),
+            damage: KnownDamage::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -143,8 +139,7 @@ impl Engine {
             directory_bytes: totals.directory_bytes,
             pack_count: self.inner.packs.count() as u64,
             stored_bytes,
-            damaged_count: self.inner.report.damage.len() as u64
-                + self.inner.damaged_reads.load(Ordering::Relaxed),
+            damaged_count: self.inner.report.damage.len() as u64 + self.inner.damage.count(),
         })
     }
 
@@ -171,10 +166,16 @@ impl Inner {
         })
     }
 
-    /// Counts and logs `error` if it says that a read found damage, and gives it back.
-    pub(crate) fn note_if_damage(&self, error: Error) -> Error {
+    /// Counts and logs `error` if it says that an object was found damaged when it was read, and
+    /// gives it back.
+    pub(crate) fn note_if_damage(
+        &self,
+        kind: ObjectKind,
+        digest: &[u8; 32],
+        error: Error,
+    ) -> Error {
         if matches!(error, Error::Corrupt(_)) {
-            self.damaged_reads.fetch_add(1, Ordering::Relaxed);
+            self.damage.add(object_name(kind, digest));
             tracing::error!(error = %Chain(&error), "damage found; it is not served");
         }
         error

@@ -104,10 +104,15 @@ impl Packs {
         ids.values().copied().collect()
     }
 
+    /// The name of a pack, if there is one with that handle.
+    pub(crate) fn known_id(&self, handle: u32) -> Option<PackId> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&handle).copied()
+    }
+
     fn id(&self, handle: u32) -> Result<PackId> {
-        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
-        let id = ids.get(&handle).copied();
-        id.ok_or_else(|| Error::corrupt(format!("the index names pack {handle}, which is unknown")))
+        self.known_id(handle).ok_or_else(|| {
+            Error::corrupt(format!("the index names pack {handle}, which is unknown"))
+        })
     }
 
     fn file(&self, handle: u32) -> Result<(PackId, Arc<dyn DiskFile>)> {

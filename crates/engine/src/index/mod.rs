@@ -17,6 +17,7 @@ mod update;
 mod flusher;
 mod memory;
 mod merged;
+mod scan;
 mod tables;
 
 use std::{
@@ -35,6 +36,7 @@ use tables::Tables;
 
 pub(crate) use entry::{Located, Location, PackEntry, State, Watermark};
 pub(crate) use error::IndexError;
+pub(crate) use scan::IndexedObject;
 pub(crate) use update::{Novelty, Update};
 
 /// How many packs are looked at together.

@@ -14,6 +14,7 @@ use granary_castore::{Chain, Error, Result};
 
 pub(crate) use lock::Lock;
 pub use report::{CutTail, Damage, OpenError, OpenReport, Progress};
+pub(crate) use scan::Scanner;
 
 use crate::{
     chunker::{Chunker, DEFAULT_AVERAGE_CHUNK_BYTES},

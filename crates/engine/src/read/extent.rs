@@ -7,6 +7,7 @@ use granary_castore::{BlobDigest, BlobExtent, Error, Result};
 
 use crate::{
     engine::Inner,
+    format::ObjectKind,
     index::{Located, Location},
 };
 
@@ -93,7 +94,7 @@ impl FrameExtent {
             .map(|end| frame.slice(start..end))
             .ok_or_else(|| {
                 let problem = "the frame is shorter than the index says";
-                self.engine.packs.damaged(&self.first, problem)
+                self.describe_frame(self.engine.packs.damaged(&self.first, problem))
             })?;
         let mut has_other_literals = false;
         let mut rest = &whole[..];
@@ -102,7 +103,8 @@ impl FrameExtent {
             match part {
                 Part::Chunk { digest, .. } => {
                     if blake3::hash(bytes) != *digest {
-                        return Err(Error::corrupt("its bytes have another digest"));
+                        let error = Error::corrupt("its bytes have another digest");
+                        return Err(self.describe(digest, error));
                     }
                 }
                 Part::Literals(wanted) => has_other_literals |= wanted != bytes,
@@ -125,11 +127,20 @@ impl FrameExtent {
         bytes.into()
     }
 
-    fn describe(&self, error: Error) -> Error {
+    /// An error with one of its chunks.
+    fn describe(&self, digest: &[u8; 32], error: Error) -> Error {
+        let chunk = BlobDigest::from_bytes(*digest);
+        let error = error.while_doing(format!("reading chunk {chunk}"));
+        self.engine.note_if_damage(ObjectKind::Chunk, digest, error)
+    }
+
+    /// An error with all of it.
+    fn describe_frame(&self, error: Error) -> Error {
         // It begins with a chunk.
-        let digest = BlobDigest::from_bytes(self.parts[0].digest());
-        let error = error.while_doing(format!("reading chunk {digest} and what lies behind it"));
-        self.engine.note_if_damage(error)
+        let digest = self.parts[0].digest();
+        let chunk = BlobDigest::from_bytes(digest);
+        let error = error.while_doing(format!("reading chunk {chunk} and what lies behind it"));
+        self.engine.note_if_damage(ObjectKind::Chunk, &digest, error)
     }
 }
 
@@ -146,14 +157,16 @@ impl BlobExtent for FrameExtent {
         } else {
             packs.frame(&self.first)
         };
-        frame.and_then(|frame| self.checked(&frame)).map_err(|error| self.describe(error))
+        let frame = frame.map_err(|error| self.describe_frame(error))?;
+        self.checked(&frame)
     }
 
     fn read_zstd(&self) -> Result<Option<Bytes>> {
         if self.first.offset != 0 || self.size_bytes < LARGE_BYTES {
             return Ok(None);
         }
-        let frame = self.engine.packs.packed_frame(&self.first).map_err(|e| self.describe(e))?;
+        let frame = self.engine.packs.packed_frame(&self.first);
+        let frame = frame.map_err(|error| self.describe_frame(error))?;
         // If it does not hold just these, there are other literals between them, or empty
         // objects, or another frame lies in its place: whoever reads the bytes will tell.
         let holds_these =

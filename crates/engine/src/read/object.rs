@@ -13,6 +13,11 @@ impl Inner {
     /// The bytes of an object, which have the digest that was asked for; `None` if it is
     /// not stored.
     pub(crate) fn object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
+        self.try_object(kind, digest).map_err(|error| self.note_if_damage(kind, digest, error))
+    }
+
+    /// As [`object`](Self::object), for who looks for damage: it is neither counted nor logged.
+    pub(crate) fn try_object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
         let Some(located) = self.index.located(kind, digest)? else { return Ok(None) };
         let bytes = self.read_located(&located).and_then(|bytes| {
             if blake3::hash(&bytes) == *digest {
@@ -21,9 +26,9 @@ impl Inner {
                 Err(Error::corrupt("its bytes have another digest"))
             }
         });
-        bytes.map(Some).map_err(|error| {
-            self.note_if_damage(error.while_doing(format!("reading {}", describe(kind, digest))))
-        })
+        bytes
+            .map(Some)
+            .map_err(|error| error.while_doing(format!("reading {}", describe(kind, digest))))
     }
 
     /// The bytes of a chunk that something refers to.
@@ -38,8 +43,8 @@ impl Inner {
     }
 
     fn missing_chunk(&self, digest: &[u8; 32]) -> Error {
-        let digest = BlobDigest::from_bytes(*digest);
-        self.note_if_damage(Error::corrupt(format!("chunk {digest} is missing")))
+        let error = Error::corrupt(format!("chunk {} is missing", BlobDigest::from_bytes(*digest)));
+        self.note_if_damage(ObjectKind::Chunk, digest, error)
     }
 
     fn read_located(&self, located: &Located) -> Result<Bytes> {
@@ -79,7 +84,8 @@ impl Inner {
         };
         len.map(u64::from).map_err(|error| {
             let chunk = describe(ObjectKind::Chunk, digest);
-            self.note_if_damage(error.while_doing(format!("finding the length of {chunk}")))
+            let error = error.while_doing(format!("finding the length of {chunk}"));
+            self.note_if_damage(ObjectKind::Chunk, digest, error)
         })
     }
 }

@@ -11,4 +11,5 @@ mod references;
 mod reopen;
 mod sequences;
 mod support;
+mod verify;
 mod visibility;
