@@ -89,14 +89,24 @@ impl Store {
     pub fn document(&self, kind: DocumentKind, name: &[u8]) -> Result<Option<Document>> {
         let Ok(key) = key(kind, name) else { return Ok(None) };
         let Some(value) = self.records().record(kinds::DOCUMENT, &key)? else { return Ok(None) };
-        let what = || format!("the record of document \"{}\"", name.escape_ascii());
-        let record: DocumentRecord = record_value::decode(what, &value)?;
-        Ok(Some(Document {
-            digest: BlobDigest::from_bytes(record.digest),
-            size_bytes: record.size,
-            content_type: record.content_type,
-        }))
+        decode(&key, &value).map(Some)
     }
+}
+
+/// Reads what is kept under `key`.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Document> {
+    let what = || format!("the record of {}", describe(key));
+    let record: DocumentRecord = record_value::decode(what, value)?;
+    Ok(Document {
+        digest: BlobDigest::from_bytes(record.digest),
+        size_bytes: record.size,
+        content_type: record.content_type,
+    })
+}
+
+/// Names the document under `key`.
+pub(crate) fn describe(key: &[u8]) -> String {
+    format!("document \"{}\"", key.get(1..).unwrap_or_default().escape_ascii())
 }
 
 fn key(kind: DocumentKind, name: &[u8]) -> Result<Bytes> {

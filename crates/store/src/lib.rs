@@ -53,9 +53,16 @@ mod narinfo_upload;
 mod served;
 mod upload;
 
+mod integrity;
+mod verify;
+
 pub use document::{Document, DocumentKind};
 pub use import::{ImportError, ImportObserver, import_path, ingest_path};
 pub use ingest::{IngestError, IngestedNar, MAX_WHOLE_FILE_BYTES, ingest_nar};
+pub use integrity::{
+    DamagedObject, Finding, IntegritySource, PackPlace, QuarantineRequest, VerifyCounts,
+    VerifyObserver, VerifyOptions, VerifyPhase, VerifyProgress, VerifyReport,
+};
 pub use nar_pieces::{NarPiece, NarPieces, PIECE_BYTES, StoredBytes};
 pub use nar_plan::{MAX_PLAN_BYTES, NarPlan, PlannedBlob, RenderError};
 pub use narinfo_upload::NarInfoRejection;
@@ -68,3 +75,4 @@ pub use tracked_records::Provenance;
 pub use tree_builder::MAX_OPEN_ENTRIES;
 pub use tree_walk::MAX_TREE_ENTRIES;
 pub use upload::{TOUCH_INTERVAL_S, UploadedNar};
+pub use verify::{PathsReport, Unreadable};
