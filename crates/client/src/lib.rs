@@ -28,6 +28,7 @@ mod blob_reader;
 mod blob_stream;
 mod client;
 mod directories;
+mod integrity;
 mod path_infos;
 
 mod batch;

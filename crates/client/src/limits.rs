@@ -43,3 +43,7 @@ pub const MAX_REMEMBERED_BLOBS: usize = 1_000_000;
 /// Longest chunk that is read as a whole. If a server has longer ones, the blob is read as
 /// if it had none.
 pub const MAX_CHUNK_BYTES: u64 = 16 << 20;
+
+/// Most bytes of one thing that a server tells of a verification: a finding names all objects
+/// that it concerns.
+pub const MAX_INTEGRITY_EVENT_BYTES: usize = 64 << 20;

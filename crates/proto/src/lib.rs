@@ -24,6 +24,7 @@ mod generated;
 mod field;
 
 mod directory;
+mod integrity;
 mod node;
 mod path_info;
 mod stats;
@@ -36,6 +37,7 @@ pub use generated::{
     granary::v1 as granary,
     tvix::{castore::v1 as castore, store::v1 as store},
 };
+pub use integrity::store_path;
 pub use node::{anonymous_node, named_node};
 pub use path_info::nar_digest;
 
@@ -67,6 +69,9 @@ pub const MAX_PATH_INFO_BYTES: usize = 4 << 20;
 /// Most bytes of one encoded [`castore::StatBlobResponse`]: what a client that raises no
 /// limit can receive.
 pub const MAX_STAT_BYTES: usize = 4 << 20;
+
+/// Most objects, and most store paths, in one [`granary::QuarantineRequest`].
+pub const MAX_QUARANTINED: usize = 16_384;
 
 /// Most digests in one [`granary::MissingBlobsRequest`].
 pub const MAX_MISSING_BLOBS: usize = 16_384;

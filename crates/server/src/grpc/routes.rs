@@ -6,14 +6,17 @@ use axum::{Router, response::IntoResponse};
 use granary_castore::Castore;
 use granary_proto::{
     FILE_DESCRIPTOR_SET, MAX_BLOB_CHUNK_BYTES, MAX_DIRECTORY_BYTES, MAX_MISSING_BLOBS,
-    MAX_PATH_INFO_BYTES,
+    MAX_PATH_INFO_BYTES, MAX_QUARANTINED,
     castore::{
         blob_service_server::BlobServiceServer, directory_service_server::DirectoryServiceServer,
     },
-    granary::store_service_server::{self, StoreServiceServer},
+    granary::{
+        integrity_service_server::{self, IntegrityServiceServer},
+        store_service_server::{self, StoreServiceServer},
+    },
     store::path_info_service_server::PathInfoServiceServer,
 };
-use granary_store::{PathInfoService, StatsSource};
+use granary_store::{IntegritySource, PathInfoService, StatsSource};
 use http::{StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tonic_health::ServingStatus;
@@ -22,6 +25,7 @@ use tower::{Service, ServiceExt, service_fn};
 use super::{
     blob::Blobs,
     directory::Directories,
+    integrity::Integrity,
     names::{self, Names},
     path_info::PathInfos,
     store::Store,
@@ -30,6 +34,10 @@ use super::{
 /// Most bytes of an encoded `MissingBlobsRequest`: key and length of each digest are 2
 /// bytes. One digest more fits, so that it is the handler who refuses it.
 const MAX_MISSING_BLOBS_BYTES: usize = (MAX_MISSING_BLOBS + 1) * (2 + 32);
+
+/// Most bytes of an encoded `QuarantineRequest`: objects with their digests, and store paths of
+/// at most 235 bytes. One more of each fits, so that it is the handler who refuses it.
+const MAX_QUARANTINE_BYTES: usize = (MAX_QUARANTINED + 1) * (40 + 240);
 
 /// What the services speak for.
 #[derive(Clone)]
@@ -40,6 +48,8 @@ pub struct GrpcServices {
     pub path_infos: Arc<dyn PathInfoService>,
     /// The numbers of the store.
     pub stats: Arc<dyn StatsSource>,
+    /// What checks the store; without it there is no such service.
+    pub integrity: Option<Arc<dyn IntegritySource>>,
 }
 
 /// All gRPC services, with health and reflection, and routes for nothing else. What no
@@ -49,7 +59,7 @@ pub struct GrpcServices {
 /// A request may write if it has an [`Access`](crate::Access) in its extensions that says
 /// so.
 pub async fn router(services: GrpcServices) -> Router {
-    let GrpcServices { castore, path_infos, stats } = services;
+    let GrpcServices { castore, path_infos, stats, integrity } = services;
     let blobs = BlobServiceServer::new(Blobs { castore: castore.clone() })
         .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES);
     let directories = DirectoryServiceServer::new(Directories { castore: castore.clone() })
@@ -70,6 +80,13 @@ pub async fn router(services: GrpcServices) -> Router {
     router = both_names(router, names::DIRECTORIES, directories);
     router = both_names(router, names::PATH_INFOS, path_infos);
     router = one_name(router, store);
+    if let Some(source) = integrity {
+        let name = integrity_service_server::SERVICE_NAME;
+        health.set_service_status(name, ServingStatus::Serving).await;
+        let integrity = IntegrityServiceServer::new(Integrity { source })
+            .max_decoding_message_size(MAX_QUARANTINE_BYTES);
+        router = one_name(router, integrity);
+    }
     router = one_name(router, health_server);
     reflection(router)
 }
