@@ -28,6 +28,13 @@ impl KnownDamage {
         }
     }
 
+    pub(crate) fn remove<'a>(&self, objects: impl IntoIterator<Item = &'a ObjectName>) {
+        let mut known = self.lock();
+        for object in objects {
+            known.remove(object);
+        }
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.lock().len() as u64
     }

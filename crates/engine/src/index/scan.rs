@@ -40,7 +40,7 @@ impl Index {
     pub(crate) fn scan_blobs(&self, start: Option<&[u8]>) -> Result<Page<BlobRecord>, IndexError> {
         let prefix = &entry::blob_key(&[0; 32])[..1];
         let (page, next) = self.page(start.unwrap_or(prefix), prefix, PAGE_ENTRIES)?;
-        let blobs = page.iter().map(|(key, value)| Ok(entry::decode_blob(&digest(key)?, value)?));
+        let blobs = page.iter().map(|(key, value)| Ok(entry::decode_blob(&digest(key)?, value)?.1));
         Ok((blobs.collect::<Result<_, IndexError>>()?, next))
     }
 }

@@ -94,7 +94,9 @@ impl Tables {
         let sequence = self.sequence.next();
         let entries = memtable.sorted();
         let entries = entries.into_iter().map(|(key, value)| {
-            Ok(InternalValue::from_components(key, value, sequence, ValueType::Value))
+            let kind = if value.is_some() { ValueType::Value } else { ValueType::Tombstone };
+            let value = value.unwrap_or_default();
+            Ok(InternalValue::from_components(key, value, sequence, kind))
         });
         if let Some((tables, _)) = self.tree.flush_to_tables(entries)? {
             self.tree.register_tables(&tables, None, None, &[], NOW)?;
@@ -107,6 +109,11 @@ impl Tables {
         let before = self.tree.current_version().id();
         self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
         Ok(self.tree.current_version().id() != before)
+    }
+
+    /// Merges all tables.
+    pub(super) fn merge_all(&self) -> Result<(), IndexError> {
+        Ok(self.tree.major_compact(TABLE_BYTES, NOW)?)
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct FrameExtent {
     first: Location,
     size_bytes: u64,
     parts: Vec<Part>,
+    /// How many collections had ended when it was looked up, and packs had been removed.
+    ended: u64,
+    removals: u64,
 }
 
 /// What lies in the frame of a [`FrameExtent`].
@@ -54,7 +57,8 @@ impl FrameExtent {
     pub(crate) fn new(engine: Arc<Inner>, digest: [u8; 32], location: Location) -> Self {
         let len = location.len;
         let parts = vec![Part::Chunk { digest, len }];
-        Self { engine, first: location, size_bytes: len.into(), parts }
+        let (ended, removals) = (engine.guard.ended(), engine.packs.removals());
+        Self { engine, first: location, size_bytes: len.into(), parts, ended, removals }
     }
 
     /// Adds the chunk behind it, which has `size_bytes` and comes after `literals`, if it lies
@@ -85,7 +89,7 @@ impl FrameExtent {
     }
 
     /// All of its bytes out of those of its frame, each chunk checked.
-    fn checked(&self, frame: &Bytes) -> Result<Bytes> {
+    fn checked(&self, frame: &Bytes) -> Result<Bytes, Harm> {
         let start = self.first.offset as usize;
         let whole = usize::try_from(self.size_bytes)
             .ok()
@@ -94,7 +98,7 @@ impl FrameExtent {
             .map(|end| frame.slice(start..end))
             .ok_or_else(|| {
                 let problem = "the frame is shorter than the index says";
-                self.describe_frame(self.engine.packs.damaged(&self.first, problem))
+                self.harm(self.engine.packs.damaged(&self.first, problem))
             })?;
         let mut has_other_literals = false;
         let mut rest = &whole[..];
@@ -104,7 +108,7 @@ impl FrameExtent {
                 Part::Chunk { digest, .. } => {
                     if blake3::hash(bytes) != *digest {
                         let error = Error::corrupt("its bytes have another digest");
-                        return Err(self.describe(digest, error));
+                        return Err(Harm { digest: *digest, error });
                     }
                 }
                 Part::Literals(wanted) => has_other_literals |= wanted != bytes,
@@ -127,21 +131,44 @@ impl FrameExtent {
         bytes.into()
     }
 
-    /// An error with one of its chunks.
-    fn describe(&self, digest: &[u8; 32], error: Error) -> Error {
-        let chunk = BlobDigest::from_bytes(*digest);
-        let error = error.while_doing(format!("reading chunk {chunk}"));
-        self.engine.note_if_damage(ObjectKind::Chunk, digest, error)
+    /// Whether what the frame was looked up for may lie elsewhere now.
+    fn may_be_moved(&self) -> bool {
+        self.engine.packs.removals() != self.removals
+            || !self.engine.packs.is_known(self.first.pack)
     }
 
-    /// An error with all of it.
-    fn describe_frame(&self, error: Error) -> Error {
+    /// All of its bytes, each chunk from wherever it lies now.
+    fn read_apart(&self) -> Result<Bytes> {
+        let mut bytes = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Chunk { digest, .. } => {
+                    bytes.extend_from_slice(&self.engine.chunk(digest, self.ended)?);
+                }
+                Part::Literals(wanted) => bytes.extend_from_slice(wanted),
+            }
+        }
+        Ok(bytes.into())
+    }
+
+    /// That all of it is harmed.
+    fn harm(&self, error: Error) -> Harm {
         // It begins with a chunk.
-        let digest = self.parts[0].digest();
+        Harm { digest: self.parts[0].digest(), error }
+    }
+
+    fn describe(&self, harm: Harm) -> Error {
+        let Harm { digest, error } = harm;
         let chunk = BlobDigest::from_bytes(digest);
         let error = error.while_doing(format!("reading chunk {chunk} and what lies behind it"));
         self.engine.note_if_damage(ObjectKind::Chunk, &digest, error)
     }
+}
+
+/// An error, and the first chunk that cannot be read because of it.
+struct Harm {
+    digest: [u8; 32],
+    error: Error,
 }
 
 impl BlobExtent for FrameExtent {
@@ -157,16 +184,23 @@ impl BlobExtent for FrameExtent {
         } else {
             packs.frame(&self.first)
         };
-        let frame = frame.map_err(|error| self.describe_frame(error))?;
-        self.checked(&frame)
+        match frame.map_err(|error| self.harm(error)).and_then(|frame| self.checked(&frame)) {
+            Ok(bytes) => Ok(bytes),
+            Err(_) if self.may_be_moved() => self.read_apart(),
+            Err(harm) => Err(self.describe(harm)),
+        }
     }
 
     fn read_zstd(&self) -> Result<Option<Bytes>> {
         if self.first.offset != 0 || self.size_bytes < LARGE_BYTES {
             return Ok(None);
         }
-        let frame = self.engine.packs.packed_frame(&self.first);
-        let frame = frame.map_err(|error| self.describe_frame(error))?;
+        let frame = match self.engine.packs.packed_frame(&self.first) {
+            Ok(frame) => frame,
+            // Whoever reads the bytes will find it.
+            Err(_) if self.may_be_moved() => return Ok(None),
+            Err(error) => return Err(self.describe(self.harm(error))),
+        };
         // If it does not hold just these, there are other literals between them, or empty
         // objects, or another frame lies in its place: whoever reads the bytes will tell.
         let holds_these =
@@ -187,6 +221,8 @@ pub(crate) struct PatchedExtent {
     pub(crate) engine: Arc<Inner>,
     pub(crate) digest: [u8; 32],
     pub(crate) size_bytes: u64,
+    /// How many collections had ended when it was looked up.
+    pub(crate) ended: u64,
 }
 
 impl BlobExtent for PatchedExtent {
@@ -195,6 +231,6 @@ impl BlobExtent for PatchedExtent {
     }
 
     fn read(&self) -> Result<Bytes> {
-        self.engine.chunk(&self.digest)
+        self.engine.chunk(&self.digest, self.ended)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     index::Located,
 };
 
-type Blobs = HashMap<BlobDigest, Vec<ObjectName>>;
+pub(super) type Blobs = HashMap<BlobDigest, Vec<ObjectName>>;
 
 /// Adds to the report the chunks that are based on what is unreadable, and then all blobs that
 /// cannot be read.
@@ -35,7 +35,7 @@ fn of(kind: ObjectType, digest: [u8; 32]) -> ObjectName {
 }
 
 /// Adds chunks whose base is unreadable.
-fn chunks(engine: &Inner, unreadable: &mut HashSet<ObjectName>) -> Result<()> {
+pub(super) fn chunks(engine: &Inner, unreadable: &mut HashSet<ObjectName>) -> Result<()> {
     if !unreadable.iter().any(|object| object.kind == ObjectType::Base) {
         return Ok(());
     }
@@ -60,7 +60,7 @@ fn chunks(engine: &Inner, unreadable: &mut HashSet<ObjectName>) -> Result<()> {
 }
 
 /// All blobs that cannot be read in whole, and why.
-fn blobs(engine: &Inner, unreadable: &HashSet<ObjectName>) -> Result<Blobs> {
+pub(super) fn blobs(engine: &Inner, unreadable: &HashSet<ObjectName>) -> Result<Blobs> {
     let mut blobs = Blobs::new();
     for object in unreadable {
         // A chunk is a blob as well.

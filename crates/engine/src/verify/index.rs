@@ -11,6 +11,7 @@ use crate::{
     engine::Inner,
     format::ObjectKind,
     index::{IndexedObject, Located, Location},
+    object_key::ObjectKey,
 };
 
 /// Holds all entries of the index against what was seen in the packs.
@@ -191,7 +192,7 @@ fn blobs(engine: &Inner, collector: &Collector) -> Result<()> {
             }
             // It may have been given up meanwhile.
             if let Some(problem) = problem
-                && engine.index.contains_blob(&blob.digest)?
+                && engine.index.pack_of(&ObjectKey::Blob(blob.digest))?.is_some()
             {
                 collector.add(VerifyFinding {
                     severity: Severity::Error,

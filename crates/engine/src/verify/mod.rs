@@ -16,6 +16,8 @@ mod packs;
 mod affected;
 mod index;
 
+mod quarantine;
+
 use std::{num::NonZero, ops::ControlFlow};
 
 use granary_castore::{Chain, Error, ObjectName, ObjectType, Result, Severity};
@@ -24,7 +26,7 @@ pub use report::{Effect, VerifyFinding, VerifyReport};
 
 use crate::{
     engine::{Engine, Inner},
-    format::{BlobEntry, ObjectKind, StoreId},
+    format::{BlobEntry, ObjectKind},
     open::Progress,
     packs::PackId,
 };
@@ -78,7 +80,7 @@ impl Engine {
         let inner = &self.inner;
         let snapshot = Snapshot::take(inner)?;
         let collector = Collector::default();
-        let mut walk = PackWalk::new(inner, *options, &collector, observer, &snapshot);
+        let mut walk = PackWalk::new(inner, *options, &collector, observer);
         walk.run(&snapshot.packs)?;
         let seen = walk.into_seen();
         index::check(inner, &snapshot, seen, &collector)?;
@@ -104,7 +106,7 @@ impl Engine {
         let Some(pack) = snapshot.packs.iter().find(|pack| pack.id == id) else { return Ok(None) };
         let collector = Collector::default();
         let options = VerifyOptions { data: true, threads: NonZero::<usize>::MIN };
-        let mut walk = PackWalk::new(inner, options, &collector, observer, &snapshot);
+        let mut walk = PackWalk::new(inner, options, &collector, observer);
         walk.run(std::slice::from_ref(pack))?;
         let report = collector.into_report();
         inner.damage.add(report.unreadable.iter().copied());
@@ -126,7 +128,6 @@ impl Engine {
 
 /// What is verified: the packs as the index knew them at one moment.
 struct Snapshot {
-    store_id: StoreId,
     packs: Vec<PackSnapshot>,
 }
 
@@ -151,7 +152,7 @@ impl Snapshot {
             end: (handle == state.watermark.pack).then_some(state.watermark.offset),
             is_sealed: entry.sealed,
         });
-        Ok(Self { store_id: state.store_id, packs: packs.collect() })
+        Ok(Self { packs: packs.collect() })
     }
 }
 

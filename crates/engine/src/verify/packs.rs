@@ -11,20 +11,21 @@ use std::{
 use granary_castore::{Chain, Error, Result, Severity};
 
 use super::{
-    PackSnapshot, Snapshot, VerifyObserver, VerifyOptions,
+    PackSnapshot, VerifyObserver, VerifyOptions,
     frame::{FrameJob, FrameObject},
     object_name, observe,
     report::{Collector, Effect, VerifyFinding},
 };
 use crate::{
+    dead::{DeadList, Unusable},
     disk::DiskFile,
     engine::Inner,
     format::{
         BlobRecord, FRAME_HEADER_BYTES, FrameObjects, MAX_FRAME_RAW_BYTES, ObjectKind,
-        PACK_HEADER_BYTES, PackHeader, Record, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId,
-        ValueRecord,
+        PACK_HEADER_BYTES, PackHeader, Record, SEGMENT_HEADER_BYTES, SegmentHeader, ValueRecord,
     },
     index::{IndexError, Located, Location},
+    object_key::ObjectKey,
     open::{Progress, Scanner},
     packs::PackId,
 };
@@ -60,11 +61,26 @@ pub(super) struct PackWalk<'a> {
     options: VerifyOptions,
     collector: &'a Collector,
     observer: &'a dyn VerifyObserver,
-    store_id: StoreId,
+    dead: Dead,
     seen: Vec<PackSeen>,
     progress: Progress,
     /// The index did not answer, which was reported.
     index_is_broken: bool,
+}
+
+/// The list of dead objects, as it was read last.
+#[derive(Default)]
+struct Dead {
+    /// `None` if it was not read yet.
+    generation: Option<u64>,
+    list: DeadList,
+    is_unusable: bool,
+}
+
+impl Dead {
+    fn is_listed(&self, pack: PackId, key: &ObjectKey) -> bool {
+        self.list.packs.get(&pack).is_some_and(|keys| keys.contains(key))
+    }
 }
 
 /// A pack that is being gone through.
@@ -82,14 +98,13 @@ impl<'a> PackWalk<'a> {
         options: VerifyOptions,
         collector: &'a Collector,
         observer: &'a dyn VerifyObserver,
-        snapshot: &Snapshot,
     ) -> Self {
         Self {
             engine,
             options,
             collector,
             observer,
-            store_id: snapshot.store_id,
+            dead: Dead::default(),
             seen: Vec::new(),
             progress: Progress { done_bytes: 0, total_bytes: 0 },
             index_is_broken: false,
@@ -128,7 +143,7 @@ impl<'a> PackWalk<'a> {
         let PackSnapshot { handle, id, end, .. } = pack;
         let opened = self.engine.disk.open(&id.file_name());
         let Some(file) = opened? else {
-            if self.engine.packs.known_id(handle).is_some() {
+            if self.engine.packs.is_known(handle) {
                 self.error(id, 0, "the pack is missing");
             }
             let seen = PackSeen { handle, id, end, is_missing: true, frames: Vec::new() };
@@ -152,11 +167,13 @@ impl<'a> PackWalk<'a> {
     fn segments(&mut self, open: &mut OpenPack<'_>, pack: PackSnapshot) -> Result<()> {
         let header = open.file.read_at(0, PACK_HEADER_BYTES)?;
         match PackHeader::decode(&header) {
-            Ok(header) if header.store_id == self.store_id && header.pack_id == open.id.0 => {}
+            Ok(header)
+                if header.store_id == self.engine.store_id && header.pack_id == open.id.0 => {}
             Ok(_) => self.error(open.id, 0, "its header is that of another pack"),
             Err(problem) => self.error(open.id, 0, &format!("its header: {problem}")),
         }
-        let scanner = Scanner::up_to(open.file, self.store_id, pack.end.unwrap_or(u64::MAX))?;
+        let scanner =
+            Scanner::up_to(open.file, self.engine.store_id, pack.end.unwrap_or(u64::MAX))?;
         if pack.end.is_some_and(|end| scanner.limit() < end) {
             self.error(open.id, scanner.limit(), "the pack is cut off");
         }
@@ -201,8 +218,8 @@ impl<'a> PackWalk<'a> {
         for record in records {
             match record {
                 Record::Frame(frame) => frames.push(frame),
-                Record::Blob(blob) => self.blob(open.id, offset, &blob)?,
-                Record::Value(value) => self.value(open.id, offset, &value)?,
+                Record::Blob(blob) => self.blob(open, offset, &blob)?,
+                Record::Value(value) => self.value(open, offset, &value)?,
             }
         }
         frames.sort_unstable_by_key(|frame| frame.offset);
@@ -252,7 +269,10 @@ impl<'a> PackWalk<'a> {
                     Some(Some(Located::Frame(found) | Located::Patched(found))) => {
                         is_live = found == location;
                     }
-                    Some(None) => unindexed.extend(object_name(object.kind, &object.digest)),
+                    Some(None) if !self.is_given_up(open, &ObjectKey::of(&object))? => {
+                        unindexed.extend(object_name(object.kind, &object.digest));
+                    }
+                    Some(None) => {}
                     None => {}
                 }
             }
@@ -308,17 +328,19 @@ impl<'a> PackWalk<'a> {
         Ok(())
     }
 
-    fn blob(&mut self, pack: PackId, offset: u64, blob: &BlobRecord) -> Result<()> {
+    fn blob(&mut self, open: &OpenPack<'_>, offset: u64, blob: &BlobRecord) -> Result<()> {
         self.collector.lock().record_count += 1;
         let found = self.engine.index.blob(&blob.digest);
         let problem = match self.answered(found)? {
             Some(Some(found)) if found != *blob => "the index has other pieces of a blob",
-            Some(None) => "the index does not know of a blob",
+            Some(None) if !self.is_given_up(open, &ObjectKey::Blob(blob.digest))? => {
+                "the index does not know of a blob"
+            }
             _ => return Ok(()),
         };
         self.collector.add(VerifyFinding {
             severity: Severity::Error,
-            pack: Some(pack),
+            pack: Some(open.id),
             offset,
             problem: problem.to_owned(),
             effect: Effect::Unindexed,
@@ -327,11 +349,15 @@ impl<'a> PackWalk<'a> {
         Ok(())
     }
 
-    fn value(&mut self, pack: PackId, offset: u64, value: &ValueRecord) -> Result<()> {
+    fn value(&mut self, open: &OpenPack<'_>, offset: u64, value: &ValueRecord) -> Result<()> {
         self.collector.lock().record_count += 1;
         let found = self.engine.index.value(value.kind, &value.key);
+        let pack = open.id;
         match self.answered(found)? {
-            Some(None) => self.error(pack, offset, "the index does not know of a record"),
+            // A tombstone goes when there is nothing left that it keeps away.
+            Some(None) if value.value.is_some() && self.engine.packs.is_known(open.handle) => {
+                self.error(pack, offset, "the index does not know of a record");
+            }
             Some(Some((place, _))) if place < value.place => {
                 self.error(pack, offset, "the index has an older value of a record");
             }
@@ -341,6 +367,37 @@ impl<'a> PackWalk<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether what the index does not know was given up, and is garbage or was damaged.
+    fn is_given_up(&mut self, open: &OpenPack<'_>, key: &ObjectKey) -> Result<bool> {
+        // With the pack, everything in it was given up or moved.
+        if !self.engine.packs.is_known(open.handle) || self.dead.is_listed(open.id, key) {
+            return Ok(true);
+        }
+        let newest = *self.engine.lock_dead_generation();
+        if self.dead.generation == Some(newest) {
+            return Ok(self.dead.is_unusable);
+        }
+        // What the index knows no more was listed before it was removed.
+        self.dead.generation = Some(newest);
+        match DeadList::read(&*self.engine.disk, self.engine.store_id) {
+            Ok(list) => self.dead.list = list,
+            Err(Unusable::Unread(error)) => return Err(error),
+            Err(Unusable::Damaged(problem)) => {
+                if !std::mem::replace(&mut self.dead.is_unusable, true) {
+                    self.collector.add(VerifyFinding {
+                        severity: Severity::Error,
+                        pack: None,
+                        offset: 0,
+                        problem: format!("the list of dead objects is damaged: {problem}"),
+                        effect: Effect::None,
+                        objects: Vec::new(),
+                    });
+                }
+            }
+        }
+        Ok(self.dead.is_unusable || self.dead.is_listed(open.id, key))
     }
 
     /// What the index answered; `None` if it is damaged, which is reported once.

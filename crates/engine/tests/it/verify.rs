@@ -385,3 +385,69 @@ fn writing_goes_on_meanwhile() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+/// Every flipped bit in a frame is repaired by storing the same again, and leaves no error.
+#[test]
+fn what_is_given_up_can_be_stored_again() {
+    let mut fixture = Fixture::new();
+    let mut random = Random::new(21);
+    let mut given_up_in_all = 0;
+    for round in 0..12 {
+        let packs = fixture.packs();
+        let pack = &packs[round % packs.len()];
+        let len = fixture.disk.contents(pack).expect("it is there").len();
+        fixture.open(false);
+        fixture.flip(pack, 64 + random.below(len - 64));
+        let report = fixture.verify(&DATA);
+        if report.unreadable.is_empty() {
+            // It hit a record or a footer, and is not for this to repair.
+            fixture = Fixture::new();
+            continue;
+        }
+        let names: Vec<_> = report.unreadable.iter().copied().collect();
+        let refused = fixture.refused();
+        let given_up = fixture.engine().quarantine(&names).expect("durable");
+        assert!(given_up >= names.len() as u64);
+        given_up_in_all += given_up;
+        assert_eq!(fixture.engine().stats().expect("counted").damaged_count, 0);
+        // It stays so, whatever becomes of the index.
+        for rebuild_index in [false, true] {
+            fixture.open(rebuild_index);
+            let report = fixture.verify(&DATA);
+            assert_eq!(report.error_count, 0, "{report:#?}");
+            for contents in &fixture.contents {
+                let digest = BlobDigest::of(contents);
+                let read = read_blob(fixture.engine(), &digest).expect("there, or not stored");
+                assert!(read.is_none_or(|read| read == *contents));
+            }
+            assert_eq!(fixture.refused(), refused);
+        }
+        for contents in &fixture.contents {
+            put_blob(fixture.engine(), contents).expect("stored");
+        }
+        put_directory(fixture.engine(), &directory("somewhere")).expect("stored");
+        assert_eq!(fixture.refused(), 0);
+        for rebuild_index in [false, true] {
+            fixture.open(rebuild_index);
+            let report = fixture.verify(&DATA);
+            assert_eq!(report.error_count, 0, "{report:#?}");
+            assert_eq!(fixture.refused(), 0);
+        }
+    }
+    assert!(given_up_in_all > 10, "{given_up_in_all}");
+}
+
+#[test]
+fn what_can_be_read_is_not_given_up() {
+    let fixture = Fixture::new();
+    let names: Vec<_> = fixture
+        .contents
+        .iter()
+        .flat_map(|contents| {
+            let digest = *BlobDigest::of(contents).as_bytes();
+            ObjectType::ALL.map(|kind| ObjectName { kind, digest })
+        })
+        .collect();
+    assert_eq!(fixture.engine().quarantine(&names).expect("nothing to do"), 0);
+    assert_eq!(fixture.refused(), 0);
+}
