@@ -4,7 +4,7 @@ use super::{
     Index, IndexError,
     entry::{self, Located},
 };
-use crate::format::{BlobRecord, Malformed, ObjectKind};
+use crate::format::{BlobRecord, Malformed, ObjectKind, ValueRecord};
 
 /// How many entries are looked at together.
 const PAGE_ENTRIES: usize = 1_024;
@@ -42,6 +42,25 @@ impl Index {
         let (page, next) = self.page(start.unwrap_or(prefix), prefix, PAGE_ENTRIES)?;
         let blobs = page.iter().map(|(key, value)| Ok(entry::decode_blob(&digest(key)?, value)?.1));
         Ok((blobs.collect::<Result<_, IndexError>>()?, next))
+    }
+}
+
+impl Index {
+    /// Some values, or their tombstones, from `start` on, or from the first.
+    pub(crate) fn scan_placed_values(
+        &self,
+        start: Option<&[u8]>,
+    ) -> Result<Page<ValueRecord>, IndexError> {
+        let prefix = &entry::value_key(0, &[])[..1];
+        let (page, next) = self.page(start.unwrap_or(prefix), prefix, PAGE_ENTRIES)?;
+        let values = page.iter().map(|(key, value)| {
+            let (place, value) = entry::decode_value(value)?;
+            let [_, kind, key @ ..] = &key[..] else {
+                return Err(Malformed("a key of the index is cut off").into());
+            };
+            Ok(ValueRecord { place, kind: *kind, key: key.to_vec(), value })
+        });
+        Ok((values.collect::<Result<_, IndexError>>()?, next))
     }
 }
 

@@ -73,12 +73,20 @@ impl Inner {
     /// Where the patch of a chunk lies, and the digest of its base; `None` if it is no patched
     /// chunk.
     pub(crate) fn patch_and_base(&self, digest: &[u8; 32]) -> Result<Option<(Location, [u8; 32])>> {
+        self.try_patch_and_base(digest)
+            .map_err(|error| self.note_if_damage(ObjectKind::Chunk, digest, error))
+    }
+
+    /// As [`patch_and_base`](Self::patch_and_base), for who looks for damage.
+    pub(crate) fn try_patch_and_base(
+        &self,
+        digest: &[u8; 32],
+    ) -> Result<Option<(Location, [u8; 32])>> {
         let located = self.index.located(ObjectKind::Chunk, digest)?;
         let Some(Located::Patched(location)) = located else { return Ok(None) };
         let patches = self.patches(&location).map_err(|error| {
             let what = describe(ObjectKind::Chunk, digest);
-            let error = error.while_doing(format!("reading the patch of {what}"));
-            self.note_if_damage(ObjectKind::Chunk, digest, error)
+            error.while_doing(format!("reading the patch of {what}"))
         })?;
         Ok(Some((location, patches.base)))
     }

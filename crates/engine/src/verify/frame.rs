@@ -11,6 +11,7 @@ use crate::{
     engine::Inner,
     format::{BlobEntry, Object, ObjectKind, PackedFrame, Patches},
     index::Located,
+    object_key::ObjectKey,
     packs::PackId,
 };
 
@@ -25,6 +26,7 @@ pub(super) struct FrameObject {
 /// A frame to be checked.
 #[derive(Debug)]
 pub(super) struct FrameJob {
+    pub(super) handle: u32,
     pub(super) pack: PackId,
     pub(super) offset: u64,
     pub(super) objects: Vec<FrameObject>,
@@ -42,7 +44,7 @@ impl FrameJob {
             Ok(unpacked) => unpacked,
             Err(error) => {
                 let all: Vec<_> = self.objects.iter().collect();
-                self.report(collector, &Chain(&error).to_string(), &all);
+                self.report(engine, collector, &Chain(&error).to_string(), &all);
                 return;
             }
         };
@@ -54,7 +56,12 @@ impl FrameJob {
         };
         if self.objects.iter().map(len_in_raw).sum::<usize>() != raw.len() {
             let all: Vec<_> = self.objects.iter().collect();
-            self.report(collector, "the frame has another length than what lies in it", &all);
+            self.report(
+                engine,
+                collector,
+                "the frame has another length than what lies in it",
+                &all,
+            );
             return;
         }
         let mut offset = 0;
@@ -64,7 +71,7 @@ impl FrameJob {
             offset = at + object.len as usize;
             let bytes = raw.slice(at..offset);
             if let Err(problem) = self.check(engine, object, &bytes) {
-                self.report(collector, &Chain(&problem).to_string(), &[of_frame]);
+                self.report(engine, collector, &Chain(&problem).to_string(), &[of_frame]);
             }
         }
         let objects: Vec<_> = self.objects.iter().map(|of_frame| of_frame.object).collect();
@@ -94,8 +101,20 @@ impl FrameJob {
 
     /// Reports what cannot be read of `harmed`. If nobody would read it here, it is no damage:
     /// it was stored anew elsewhere, or given up.
-    fn report(&self, collector: &Collector, problem: &str, harmed: &[&FrameObject]) {
-        let live = harmed.iter().filter(|of_frame| of_frame.is_live);
+    fn report(
+        &self,
+        engine: &Inner,
+        collector: &Collector,
+        problem: &str,
+        harmed: &[&FrameObject],
+    ) {
+        // It may have moved since, or been given up.
+        let is_live = |of_frame: &&&FrameObject| {
+            let key = ObjectKey::of(&of_frame.object);
+            of_frame.is_live
+                && engine.index.pack_of(&key).is_ok_and(|pack| pack == Some(self.handle))
+        };
+        let live = harmed.iter().filter(is_live);
         let names: Vec<ObjectName> = live
             .filter_map(|FrameObject { object, .. }| object_name(object.kind, &object.digest))
             .collect();
@@ -131,23 +150,30 @@ fn unpack(stored: Vec<u8>) -> Result<(PackedFrame, Bytes)> {
 fn check_patch(engine: &Inner, object: &Object, bytes: &Bytes, with_data: bool) -> Result<()> {
     let patches = Patches::decode(bytes)
         .map_err(|problem| Error::corrupt("its patches are malformed").because(problem))?;
-    let located = engine.index.located(ObjectKind::Base, &patches.base)?;
-    let Some(Located::Frame(base)) = located else {
-        return Err(Error::corrupt("what it is based on is missing"));
+    let mut chunk = loop {
+        let removals = engine.packs.removals();
+        let located = engine.index.located(ObjectKind::Base, &patches.base)?;
+        let Some(Located::Frame(base)) = located else {
+            return Err(Error::corrupt("what it is based on is missing"));
+        };
+        if !with_data {
+            return Ok(());
+        }
+        match engine.packs.read(&base) {
+            Ok(base) => break base.to_vec(),
+            // It may have been moved between the look-up and the reading.
+            Err(_) if engine.packs.removals() != removals => {}
+            Err(error) => return Err(error.while_doing("reading what it is based on")),
+        }
     };
-    if !with_data {
-        return Ok(());
-    }
-    let base =
-        engine.packs.read(&base).map_err(|e| e.while_doing("reading what it is based on"))?;
-    let mut chunk = base.to_vec();
     patches
         .apply(&mut chunk)
         .map_err(|problem| Error::corrupt("its patches do not fit").because(problem))?;
-    if blake3::hash(&chunk) != object.digest {
-        return Err(Error::corrupt("with its base it gives another digest"));
+    if blake3::hash(&chunk) == object.digest {
+        Ok(())
+    } else {
+        Err(Error::corrupt("with its base it gives another digest"))
     }
-    Ok(())
 }
 
 /// Checks that the chunks of a list are there.

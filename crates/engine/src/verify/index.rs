@@ -14,6 +14,9 @@ use crate::{
     object_key::ObjectKey,
 };
 
+/// Most objects in one finding.
+const MAX_FINDING_OBJECTS: usize = 10_000;
+
 /// Holds all entries of the index against what was seen in the packs.
 pub(super) fn check(
     engine: &Inner,
@@ -139,14 +142,14 @@ impl Doubts<'_> {
             for pack in seen {
                 let of_pack = objects.iter().filter(|(handle, _)| *handle == pack.handle);
                 let objects: Vec<_> = of_pack.map(|(_, name)| *name).collect();
-                if !objects.is_empty() {
+                for objects in objects.chunks(MAX_FINDING_OBJECTS) {
                     self.collector.add(VerifyFinding {
                         severity: Severity::Error,
                         pack: Some(pack.id),
                         offset: 0,
                         problem: problem.to_owned(),
                         effect,
-                        objects,
+                        objects: objects.to_vec(),
                     });
                 }
             }

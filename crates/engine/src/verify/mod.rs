@@ -15,7 +15,9 @@ mod packs;
 
 mod affected;
 mod index;
+mod leftovers;
 
+mod evacuate;
 mod quarantine;
 
 use std::{num::NonZero, ops::ControlFlow};
@@ -84,9 +86,10 @@ impl Engine {
         walk.run(&snapshot.packs)?;
         let seen = walk.into_seen();
         index::check(inner, &snapshot, seen, &collector)?;
+        leftovers::find(inner, &snapshot, &collector)?;
         let mut report = collector.into_report();
         affected::find(inner, &mut report)?;
-        inner.damage.add(report.unreadable.iter().copied());
+        inner.note_damage(None, &report);
         Ok(report)
     }
 
@@ -109,7 +112,7 @@ impl Engine {
         let mut walk = PackWalk::new(inner, options, &collector, observer);
         walk.run(std::slice::from_ref(pack))?;
         let report = collector.into_report();
-        inner.damage.add(report.unreadable.iter().copied());
+        inner.note_damage(Some(id), &report);
         Ok(Some(report))
     }
 
@@ -123,6 +126,23 @@ impl Engine {
             Snapshot::take(&self.inner)?.packs.iter().map(|pack| pack.id).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+}
+
+impl Inner {
+    /// Counts and logs what was found in one pack or in all.
+    fn note_damage(&self, of_pack: Option<PackId>, report: &VerifyReport) {
+        // What was given up or stored anew while the verification went on is no damage any more.
+        let is_so_still = |object: &&ObjectName| self.is_unreadable(object).unwrap_or(true);
+        self.damage.add(report.unreadable.iter().filter(is_so_still).copied());
+        let errors = || report.findings.iter().filter(|found| found.severity == Severity::Error);
+        let places = errors().filter(|finding| finding.objects.is_empty());
+        let places = places.filter_map(|finding| Some((finding.pack?, finding.offset)));
+        self.damage.set_places(of_pack, places);
+        for VerifyFinding { pack, offset, problem, objects, .. } in errors() {
+            let (pack, objects) = (pack.as_ref().map(tracing::field::display), objects.len());
+            tracing::error!(pack, offset, problem, objects, "damage found; it is not served");
+        }
     }
 }
 

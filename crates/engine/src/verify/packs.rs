@@ -24,6 +24,7 @@ use crate::{
         BlobRecord, FRAME_HEADER_BYTES, FrameObjects, MAX_FRAME_RAW_BYTES, ObjectKind,
         PACK_HEADER_BYTES, PackHeader, Record, SEGMENT_HEADER_BYTES, SegmentHeader, ValueRecord,
     },
+    gc::lease::LEASE_KIND,
     index::{IndexError, Located, Location},
     object_key::ObjectKey,
     open::{Progress, Scanner},
@@ -272,8 +273,7 @@ impl<'a> PackWalk<'a> {
                     Some(None) if !self.is_given_up(open, &ObjectKey::of(&object))? => {
                         unindexed.extend(object_name(object.kind, &object.digest));
                     }
-                    Some(None) => {}
-                    None => {}
+                    Some(None) | None => {}
                 }
             }
             indexed += u32::from(is_live);
@@ -309,6 +309,7 @@ impl<'a> PackWalk<'a> {
             return Ok(());
         }
         let job = FrameJob {
+            handle: open.handle,
             pack: open.id,
             offset,
             objects,
@@ -355,7 +356,12 @@ impl<'a> PackWalk<'a> {
         let pack = open.id;
         match self.answered(found)? {
             // A tombstone goes when there is nothing left that it keeps away.
-            Some(None) if value.value.is_some() && self.engine.packs.is_known(open.handle) => {
+            Some(None)
+                if value.value.is_some()
+                    // One that is over is forgotten before the pack is.
+                    && value.kind != LEASE_KIND.0
+                    && self.engine.packs.is_known(open.handle) =>
+            {
                 self.error(pack, offset, "the index does not know of a record");
             }
             Some(Some((place, _))) if place < value.place => {
@@ -441,7 +447,7 @@ fn is_of_disk(error: &Error) -> bool {
 }
 
 /// Where to go on behind what is no segment: by the footer if there is one.
-fn next_segment(scanner: &Scanner<'_>, offset: u64) -> Result<u64> {
+pub(super) fn next_segment(scanner: &Scanner<'_>, offset: u64) -> Result<u64> {
     if let Some(offsets) = scanner.footer_offsets()
         && let Some(next) = offsets.iter().find(|next| **next > offset)
     {

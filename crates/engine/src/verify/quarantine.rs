@@ -62,16 +62,34 @@ fn key(name: &ObjectName) -> ObjectKey {
 
 impl Inner {
     /// Whether an object is stored and cannot be read.
-    fn is_unreadable(&self, name: &ObjectName) -> Result<bool> {
+    pub(super) fn is_unreadable(&self, name: &ObjectName) -> Result<bool> {
         match key(name) {
             ObjectKey::Blob(digest) => self.lacks_piece(&digest),
-            ObjectKey::Object(kind, digest) => match self.try_object(kind, &digest) {
-                Ok(_) => Ok(false),
-                Err(Error::Corrupt(_)) => Ok(true),
-                Err(error) if is_bad_sector(&error) => Ok(true),
-                Err(error) => Err(error),
-            },
+            ObjectKey::Object(kind, digest) => {
+                self.forget_cached(kind, &digest)?;
+                match self.try_object(kind, &digest) {
+                    Ok(_) => Ok(false),
+                    Err(Error::Corrupt(_)) => Ok(true),
+                    Err(error) if is_bad_sector(&error) => Ok(true),
+                    Err(error) => Err(error),
+                }
+            }
         }
+    }
+
+    /// Has what is read next of an object come from the disk, and its base too: what is kept in
+    /// memory may be from before the damage.
+    fn forget_cached(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<()> {
+        if let Some(located) = self.index.located(kind, digest)? {
+            self.packs.forget_frame(located.location());
+        }
+        if kind == ObjectKind::Chunk
+            && let Ok(Some((_, base))) = self.try_patch_and_base(digest)
+            && let Some(located) = self.index.located(ObjectKind::Base, &base)?
+        {
+            self.packs.forget_frame(located.location());
+        }
+        Ok(())
     }
 
     /// Whether a piece of a blob of several chunks is not stored, or not readable.
@@ -106,7 +124,7 @@ impl Inner {
             return Ok(None);
         }
         // A patch that cannot be read names no base.
-        let Ok(Some((_, digest))) = self.patch_and_base(&name.digest) else { return Ok(None) };
+        let Ok(Some((_, digest))) = self.try_patch_and_base(&name.digest) else { return Ok(None) };
         let base = object_name(ObjectKind::Base, &digest);
         let Some(base) = base else { return Ok(None) };
         Ok(self.is_unreadable(&base)?.then_some(base))

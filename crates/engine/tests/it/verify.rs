@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use granary_castore::{BlobDigest, Castore as _, Error, ObjectName, ObjectType, Severity};
+use granary_castore::{
+    BlobDigest, Castore as _, Collector as _, Error, ObjectName, ObjectType, RecordStore as _,
+    Root, Severity, SweepOptions,
+};
 use granary_engine::{
     Disk as _, Effect, Engine, OpenOptions, Progress, VerifyFinding, VerifyObserver, VerifyOptions,
     VerifyReport,
@@ -450,4 +453,157 @@ fn what_can_be_read_is_not_given_up() {
         .collect();
     assert_eq!(fixture.engine().quarantine(&names).expect("nothing to do"), 0);
     assert_eq!(fixture.refused(), 0);
+}
+
+/// The records that a store has, and the blobs that can be read.
+fn holdings(fixture: &Fixture) -> (Option<Vec<u8>>, usize) {
+    let value = fixture.engine().record(crate::support::KIND, b"key").expect("it answers");
+    (value.map(|value| value.to_vec()), fixture.contents.len() - fixture.refused())
+}
+
+/// Whatever happens to a pack but to its frames, all that the index knows moves out of it, and
+/// nothing is lost with the index any more.
+#[test]
+fn what_is_left_moves_out_of_a_broken_pack() {
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let header = |bytes: &mut Vec<u8>| bytes[20] ^= 1;
+    let records = |bytes: &mut Vec<u8>| {
+        // All segment headers: the records behind them are told by nobody.
+        for at in 0..bytes.len() - 8 {
+            if bytes[at..].starts_with(b"GRANSEGM") {
+                bytes[at + 30] ^= 1;
+            }
+        }
+    };
+    for (number, damage) in [cut, header, records].into_iter().enumerate() {
+        for at in 0..2 {
+            let mut fixture = Fixture::new();
+            let pack = fixture.packs()[at].clone();
+            fixture.open(false);
+            fixture.disk.tamper(&pack, damage);
+            fixture.open(false);
+            check_evacuation(&mut fixture, &pack, &format!("damage {number} of pack {at}"));
+        }
+    }
+    for at in 0..2 {
+        let mut fixture = Fixture::new();
+        let pack = fixture.packs()[at].clone();
+        fixture.disk.remove(&pack).expect("it is there");
+        fixture.open(false);
+        check_evacuation(&mut fixture, &pack, &format!("missing pack {at}"));
+    }
+}
+
+fn check_evacuation(fixture: &mut Fixture, pack: &str, what: &str) {
+    let report = fixture.verify(&DATA);
+    assert!(report.error_count > 0, "{what}");
+    let names: Vec<_> = report.unreadable.iter().copied().collect();
+    fixture.engine().quarantine(&names).expect("durable");
+    let before = holdings(fixture);
+    assert_eq!(before.0.as_deref(), Some(&b"newer"[..]), "{what}");
+    for id in fixture.engine().pack_ids().expect("known") {
+        let evacuated = fixture.engine().evacuate(id).expect("durable");
+        assert_eq!(evacuated, pack.contains(&id.to_string()), "{what}");
+    }
+    for rebuild_index in [false, true] {
+        let report = fixture.verify(&DATA);
+        assert_eq!(report.error_count, 0, "{what}: {report:#?}");
+        assert_eq!(holdings(fixture), before, "{what}");
+        fixture.open(rebuild_index);
+        assert!(fixture.engine().report().damage.is_empty(), "{what}");
+    }
+    for contents in &fixture.contents {
+        put_blob(fixture.engine(), contents).expect("stored");
+    }
+    put_directory(fixture.engine(), &directory("somewhere")).expect("stored");
+    assert_eq!(fixture.refused(), 0, "{what}");
+}
+
+#[test]
+fn a_sound_pack_stays() {
+    let fixture = Fixture::new();
+    for id in fixture.engine().pack_ids().expect("known") {
+        assert!(!fixture.engine().evacuate(id).expect("it is looked at"));
+    }
+    // Nor does one of which only a frame is damaged.
+    fixture.flip(&fixture.packs()[0], FRAME_AT + 24 + 1_000);
+    for id in fixture.engine().pack_ids().expect("known") {
+        assert!(!fixture.engine().evacuate(id).expect("it is looked at"));
+    }
+}
+
+#[test]
+fn what_is_in_memory_hides_no_damage() {
+    let fixture = Fixture::new();
+    // Small, and beside others: what is read stays in memory.
+    let mut batch = fixture.engine().batch().expect("it takes writes");
+    let mut random = Random::new(77);
+    let small: Vec<_> = (0..20).map(|_| random.incompressible(2_000)).collect();
+    for contents in &small {
+        batch.put_blob(contents.clone().into()).expect("taken");
+    }
+    batch.commit().expect("stored");
+    let digest = BlobDigest::of(&small[7]);
+    let read = || read_blob(fixture.engine(), &digest);
+    assert_eq!(read().expect("whole").as_ref(), Some(&small[7]));
+    let needle = &small[7][500..550];
+    let pack = fixture.packs().into_iter().find_map(|pack| {
+        let bytes = fixture.disk.contents(&pack).expect("it is there");
+        Some((bytes.windows(50).position(|window| window == needle)?, pack))
+    });
+    let (at, pack) = pack.expect("it is stored as it is");
+    fixture.flip(&pack, at);
+    let names: Vec<_> = fixture.verify(&DATA).unreadable.into_iter().collect();
+    assert_eq!(names.len(), 20, "all of the frame");
+    assert_eq!(fixture.engine().stats().expect("counted").damaged_count, 20);
+    assert_eq!(fixture.engine().quarantine(&names).expect("durable"), 20);
+    assert_eq!(read().expect("it counts as not stored"), None);
+}
+
+/// Packs come and go under it, and nothing of that is damage.
+#[test]
+fn collections_go_on_meanwhile() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let options = OpenOptions { pack_bytes: 200_000, ..OpenOptions::default() };
+    let engine = Engine::open(dir.path(), &options).expect("a new store");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut round, mut kept) = (0_u64, Vec::new());
+            while !stop.load(Ordering::Relaxed) {
+                round += 1;
+                let mut random = Random::new(round);
+                for number in 0..4_u64 {
+                    let contents = match number {
+                        0 => random.with_references(60_000, 9, 4_000, round),
+                        1 => Random::new(3).with_references(90_000, 9, 4_000, round),
+                        _ => random.compressible(90_000),
+                    };
+                    kept.push(put_blob(&engine, &contents).expect("stored"));
+                }
+                write_record(&engine, &round.to_le_bytes()[..1], Some(b"x")).expect("stored");
+                // About half of what is there.
+                kept.retain(|digest| {
+                    !(digest.as_bytes()[0] ^ round.to_le_bytes()[0]).is_multiple_of(3)
+                });
+                let mut collection = engine.begin_collection().expect("none is under way");
+                for digest in &kept {
+                    collection.keep(&Root::Blob(*digest)).expect("readable");
+                }
+                let sweep =
+                    SweepOptions { max_unused_permille: 10, bytes_per_s: None, observer: &() };
+                collection.sweep(&sweep).expect("swept");
+            }
+        });
+        for round in 0..20 {
+            let options = if round % 2 == 0 { &DATA } else { &STRUCTURE };
+            let report = engine.verify(options, &()).expect("the store answers");
+            let errors = errors(&report);
+            if !errors.is_empty() {
+                stop.store(true, Ordering::Relaxed);
+                panic!("{errors:#?}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
