@@ -10,7 +10,7 @@ use granary_proto::{
     store_path,
 };
 use granary_store::{
-    IntegritySource, QuarantineRequest, VerifyObserver, VerifyOptions, VerifyReport,
+    IntegritySource, QuarantineRequest, Quarantined, VerifyObserver, VerifyOptions, VerifyReport,
 };
 
 use crate::{client::Client, status};
@@ -63,20 +63,27 @@ impl IntegritySource for Client {
         Err(Error::unavailable(format!("{VERIFYING}: the answer ended before its end")))
     }
 
-    fn quarantine(&self, request: &QuarantineRequest) -> Result<u64> {
-        let mut given_up = 0;
-        let connection = &self.connection;
+    fn quarantine(&self, request: &QuarantineRequest) -> Result<Quarantined> {
         let objects: Vec<_> = request.objects.iter().map(StoredObject::from).collect();
         let paths: Vec<_> = request.store_paths.iter().map(StorePath::absolute).collect();
-        let (mut objects, mut paths) = (&objects[..], &paths[..]);
-        while !objects.is_empty() || !paths.is_empty() {
-            let (now, later) = objects.split_at(objects.len().min(MAX_QUARANTINED));
-            let (paths_now, paths_later) = paths.split_at(paths.len().min(MAX_QUARANTINED));
-            let message = RequestMessage { objects: now.to_vec(), store_paths: paths_now.to_vec() };
+        let mut messages = Vec::new();
+        for objects in objects.chunks(MAX_QUARANTINED) {
+            messages.push(RequestMessage { objects: objects.to_vec(), ..Default::default() });
+        }
+        // IMPORTANT: packs behind all objects, without which they cannot be moved; and paths last,
+        // for then they may be looked at again.
+        for packs in request.packs.chunks(MAX_QUARANTINED) {
+            messages.push(RequestMessage { packs: packs.to_vec(), ..Default::default() });
+        }
+        for paths in paths.chunks(MAX_QUARANTINED) {
+            messages.push(RequestMessage { store_paths: paths.to_vec(), ..Default::default() });
+        }
+        let (mut given_up, connection) = (Quarantined::default(), &self.connection);
+        for message in messages {
             let answer = connection.runtime.block_on(connection.integrity().quarantine(message));
-            let answer = answer.map_err(|status| self.refused(QUARANTINING, &status))?;
-            given_up += answer.into_inner().objects;
-            (objects, paths) = (later, paths_later);
+            let answer = answer.map_err(|status| self.refused(QUARANTINING, &status))?.into_inner();
+            given_up.objects += answer.objects;
+            given_up.packs.extend(answer.packs);
         }
         Ok(given_up)
     }

@@ -70,7 +70,7 @@ pub const MAX_PATH_INFO_BYTES: usize = 4 << 20;
 /// limit can receive.
 pub const MAX_STAT_BYTES: usize = 4 << 20;
 
-/// Most objects, and most store paths, in one [`granary::QuarantineRequest`].
+/// Most objects, store paths and packs in one [`granary::QuarantineRequest`].
 pub const MAX_QUARANTINED: usize = 16_384;
 
 /// Most digests in one [`granary::MissingBlobsRequest`].

@@ -134,6 +134,17 @@ pub struct QuarantineRequest {
     pub objects: Vec<ObjectName>,
     /// Store paths whose contents must be looked at again before they are served.
     pub store_paths: Vec<StorePath>,
+    /// Packs that are damaged beyond single objects: what is left in them moves elsewhere.
+    pub packs: Vec<String>,
+}
+
+/// What was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Quarantined {
+    /// How many objects.
+    pub objects: u64,
+    /// Packs that are no part of the store any more.
+    pub packs: Vec<String>,
 }
 
 /// Whoever can check a store.
@@ -150,10 +161,10 @@ pub trait IntegritySource: Send + Sync {
     ) -> Result<VerifyReport>;
 
     /// Gives up what is damaged, durably: it counts as not stored from then on, so that it is
-    /// not served and can be stored again. Returns how many objects that are.
+    /// not served and can be stored again.
     ///
     /// # Errors
     ///
     /// If it could not be made durable.
-    fn quarantine(&self, request: &QuarantineRequest) -> Result<u64>;
+    fn quarantine(&self, request: &QuarantineRequest) -> Result<Quarantined>;
 }

@@ -53,21 +53,26 @@ mod narinfo_upload;
 mod served;
 mod upload;
 
+mod doubt;
 mod integrity;
+mod repair;
 mod verify;
 
 pub use document::{Document, DocumentKind};
 pub use import::{ImportError, ImportObserver, import_path, ingest_path};
 pub use ingest::{IngestError, IngestedNar, MAX_WHOLE_FILE_BYTES, ingest_nar};
 pub use integrity::{
-    DamagedObject, Finding, IntegritySource, PackPlace, QuarantineRequest, VerifyCounts,
-    VerifyObserver, VerifyOptions, VerifyPhase, VerifyProgress, VerifyReport,
+    DamagedObject, Finding, IntegritySource, PackPlace, QuarantineRequest, Quarantined,
+    VerifyCounts, VerifyObserver, VerifyOptions, VerifyPhase, VerifyProgress, VerifyReport,
 };
 pub use nar_pieces::{NarPiece, NarPieces, PIECE_BYTES, StoredBytes};
 pub use nar_plan::{MAX_PLAN_BYTES, NarPlan, PlannedBlob, RenderError};
 pub use narinfo_upload::NarInfoRejection;
 pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};
 pub use plan_cache::MAX_CACHED_PLAN_BYTES;
+pub use repair::{
+    NarSource, OfferedNar, RepairObserver, RepairReport, RepairSource, RepairTarget, repair,
+};
 pub use served::ServedPath;
 pub use stats::{StatsSource, StoreStats};
 pub use store::{Store, StoreOptions};

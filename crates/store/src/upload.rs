@@ -138,6 +138,11 @@ fn decode(name: &str, value: &[u8]) -> Result<UploadedNar> {
     })
 }
 
+/// The root of what an uploaded NAR has in it.
+pub(crate) fn node(name: &str, value: &[u8]) -> Result<Node> {
+    Ok(decode(name, value)?.node)
+}
+
 fn unix_now_s() -> u64 {
     // A clock before 1970 is as good as 1970: the times are only compared with each other.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -17,7 +17,9 @@ use granary_proto::{
     },
     store_path,
 };
-use granary_store::{IntegritySource, VerifyObserver, VerifyOptions, VerifyProgress, VerifyReport};
+use granary_store::{
+    IntegritySource, Quarantined, VerifyObserver, VerifyOptions, VerifyProgress, VerifyReport,
+};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -71,12 +73,12 @@ impl IntegrityService for Integrity {
         request: Request<QuarantineRequest>,
     ) -> Result<Response<QuarantineResponse>, Status> {
         permission::to_write(&request)?;
-        let QuarantineRequest { objects, store_paths } = request.into_inner();
-        let most = objects.len().max(store_paths.len());
+        let QuarantineRequest { objects, store_paths, packs } = request.into_inner();
+        let most = objects.len().max(store_paths.len()).max(packs.len());
         if most > MAX_QUARANTINED {
             return Err(Status::resource_exhausted(format!(
-                "there are {most} objects or store paths, and at most {MAX_QUARANTINED} in one \
-                 request"
+                "there are {most} objects, store paths or packs, and at most {MAX_QUARANTINED} in \
+                 one request"
             )));
         }
         let objects = objects.into_iter().map(ObjectName::try_from);
@@ -86,10 +88,12 @@ impl IntegrityService for Integrity {
         let request = granary_store::QuarantineRequest {
             objects: objects.map_err(|error| status::of_field(&error))?,
             store_paths: store_paths.map_err(|error| status::of_field(&error))?,
+            packs,
         };
         let source = self.source.clone();
-        let objects = blocking::run(move || source.quarantine(&request)).await?;
-        Ok(Response::new(QuarantineResponse { objects }))
+        let Quarantined { objects, packs } =
+            blocking::run(move || source.quarantine(&request)).await?;
+        Ok(Response::new(QuarantineResponse { objects, packs }))
     }
 }
 

@@ -35,9 +35,9 @@ use super::{
 /// bytes. One digest more fits, so that it is the handler who refuses it.
 const MAX_MISSING_BLOBS_BYTES: usize = (MAX_MISSING_BLOBS + 1) * (2 + 32);
 
-/// Most bytes of an encoded `QuarantineRequest`: objects with their digests, and store paths of
-/// at most 235 bytes. One more of each fits, so that it is the handler who refuses it.
-const MAX_QUARANTINE_BYTES: usize = (MAX_QUARANTINED + 1) * (40 + 240);
+/// Most bytes of an encoded `QuarantineRequest`: objects with their digests, store paths of at
+/// most 235 bytes, and packs. One more of each fits, so that it is the handler who refuses it.
+const MAX_QUARANTINE_BYTES: usize = (MAX_QUARANTINED + 1) * (40 + 240 + 40);
 
 /// What the services speak for.
 #[derive(Clone)]

@@ -14,3 +14,4 @@ mod pieces;
 mod provenance;
 mod round_trip;
 mod serving;
+mod verify;
