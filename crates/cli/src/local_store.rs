@@ -52,6 +52,8 @@ pub(crate) struct LocalStore {
     pub(crate) engine: Engine,
     pub(crate) store: Arc<Store>,
     sums: Arc<Mutex<Option<Sums>>>,
+    /// Held by the one verification that may run.
+    pub(crate) verifying: Arc<Mutex<()>>,
 }
 
 /// Sums over all path infos.
@@ -66,7 +68,7 @@ impl LocalStore {
     pub(crate) fn new(engine: Engine, signing_key: Option<SigningKey>) -> Self {
         let (castore, records) = (Arc::new(engine.clone()), Arc::new(engine.clone()));
         let store = Arc::new(Store::new(castore, records, StoreOptions { signing_key }));
-        Self { engine, store, sums: Arc::default() }
+        Self { engine, store, sums: Arc::default(), verifying: Arc::default() }
     }
 
     /// The sums, which may be a little old: see [`SUM_VALIDITY_FACTOR`].

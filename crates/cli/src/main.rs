@@ -21,11 +21,13 @@ mod config;
 mod data_dir;
 
 mod daemon_file;
+mod integrity;
 mod local_store;
 mod signing_key;
 
 mod node_json;
 mod read_ahead;
+mod scrub;
 mod target;
 mod tree_path;
 

@@ -49,6 +49,11 @@ impl Progress {
         )
     }
 
+    /// Things of a number that [`set`](Self::set) tells.
+    pub(crate) fn count_of(message: &'static str) -> Self {
+        Self::new(Some(0), "{spinner} {prefix} {wide_bar} {human_pos}/{human_len}, {eta}", message)
+    }
+
     fn new(len: Option<u64>, template: &str, prefix: &'static str) -> Self {
         let bar =
             ProgressBar::with_draw_target(len, ProgressDrawTarget::hidden()).with_prefix(prefix);

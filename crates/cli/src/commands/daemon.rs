@@ -20,7 +20,9 @@ use crate::{
     data_dir,
     error::{CliError, Result},
     local_store::{self, LocalStore},
-    log, output, signing_key,
+    log, output,
+    scrub::{self, Scrub},
+    signing_key,
 };
 
 /// What the daemon logs unless it is told otherwise. What is below the index has more
@@ -86,6 +88,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(COMPRESSION_LEVELS))]
     compression_level: Option<i32>,
 
+    /// Read everything that is stored, slowly, to find damage: so many MiB a second, 4 by default,
+    /// and at most once a day; 0 does not
+    #[arg(long, value_name = "MIB")]
+    scrub_rate: Option<u64>,
+
     /// Log what this lets through: a level (error, warn, info, debug, trace), or levels for
     /// parts, as in info,granary_engine=debug
     ///
@@ -107,6 +114,7 @@ struct Settings {
     priority: Option<u32>,
     multi_frame_clients: Vec<String>,
     compression_level: Option<i32>,
+    scrub_rate: u64,
     log: String,
     log_format: log::Format,
     json: bool,
@@ -134,6 +142,7 @@ impl Settings {
             priority: args.priority.or(config.priority),
             multi_frame_clients: [args.multi_frame_client, config.multi_frame_client].concat(),
             compression_level: args.compression_level.or(config.compression_level),
+            scrub_rate: args.scrub_rate.or(config.scrub_rate).unwrap_or(scrub::DEFAULT_MIB_PER_S),
             log: args
                 .log
                 .or_else(log::from_environment)
@@ -156,9 +165,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => signing_key::read_or_create(&settings.data_dir)?,
     };
     let local = LocalStore::new(engine, Some(signing_key));
+    let scrub = Scrub::start(local.engine.clone(), &settings.data_dir, settings.scrub_rate)?;
     let runtime = Runtime::new().map_err(CliError::system("start the threads of the daemon"))?;
     let served = runtime.block_on(serve(&settings, &local));
     runtime.shutdown_timeout(BLOCKING_GRACE);
+    drop(scrub);
     // IMPORTANT: behind everything that writes, and also if serving failed.
     let closed = local.engine.close();
     served?;
@@ -197,6 +208,7 @@ async fn router(settings: &Settings, local: &LocalStore) -> Router {
         castore: Arc::clone(local.store.castore()),
         path_infos: local.store.clone(),
         stats: Arc::new(local.clone()),
+        integrity: Some(Arc::new(local.clone())),
     };
     grpc::router(services)
         .await
@@ -306,5 +318,6 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_help() {
         assert_eq!(HttpOptions::default().priority, 30);
+        assert_eq!(scrub::DEFAULT_MIB_PER_S, 4);
     }
 }

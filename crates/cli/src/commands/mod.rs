@@ -10,7 +10,9 @@ mod ls;
 mod nar;
 
 mod recover;
+mod repair;
 mod stats;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -45,6 +47,8 @@ enum Command {
     Info(info::Args),
     Recover(recover::Args),
     Stats(stats::Args),
+    Verify(verify::Args),
+    Repair(repair::Args),
 }
 
 /// What commands other than the daemon log unless the environment says otherwise.
@@ -59,8 +63,8 @@ impl Cli {
             return daemon::run(args);
         }
         let default_log = match &self.command {
-            // It reports itself what else would be logged.
-            Command::Recover(_) => "off",
+            // They report themselves what else would be logged.
+            Command::Recover(_) | Command::Verify(_) | Command::Repair(_) => "off",
             _ => DEFAULT_LOG,
         };
         let filter = log::from_environment();
@@ -74,6 +78,8 @@ impl Cli {
             Command::Info(args) => pipe(info::run(&args)),
             Command::Recover(args) => recover::run(&args),
             Command::Stats(args) => pipe(stats::run(&args)),
+            Command::Verify(args) => verify::run(&args),
+            Command::Repair(args) => repair::run(&args),
         }
     }
 }

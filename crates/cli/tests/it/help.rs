@@ -2,7 +2,8 @@
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 8] = ["daemon", "import", "ls", "cat", "nar", "info", "recover", "stats"];
+const COMMANDS: [&str; 10] =
+    ["daemon", "import", "ls", "cat", "nar", "info", "recover", "stats", "verify", "repair"];
 
 #[test]
 fn of_everything() {

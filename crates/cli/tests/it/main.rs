@@ -14,6 +14,8 @@ mod import;
 mod show;
 mod terminal;
 
+mod integrity;
 mod kill;
 mod large;
 mod recovery;
+mod repair;
