@@ -17,3 +17,4 @@ mod terminal;
 mod kill;
 mod large;
 mod recovery;
+mod retention;
