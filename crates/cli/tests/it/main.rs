@@ -1,7 +1,9 @@
 //! The command `granary` as its users meet it: the real binary in processes of its own.
 
+mod http;
 mod nix_round_trip;
 mod support;
+mod upload;
 
 mod help;
 mod json;
