@@ -16,6 +16,7 @@ mod import;
 mod show;
 mod terminal;
 
+mod full_disk;
 mod kill;
 mod large;
 mod recovery;

@@ -3,11 +3,17 @@
 //! Its own memtables are not used. They would have to be read at a sequence number that the
 //! crate moves by itself whenever a table is added, and so in the middle of an update.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
-    SequenceNumberCounter, Slice, ValueType, compaction::Leveled, config::PinningPolicy,
+    SequenceNumberCounter, Slice, Table, TableId, ValueType, compaction::Leveled,
+    config::PinningPolicy,
 };
 
 use super::{error::IndexError, memory::Memtable};
@@ -34,6 +40,8 @@ const NOW: SeqNo = SeqNo::MAX;
 
 /// All tables of the index.
 pub(super) struct Tables {
+    /// Where their files lie.
+    dir: PathBuf,
     tree: AnyTree,
     sequence: SequenceNumberCounter,
     strategy: Arc<Leveled>,
@@ -64,7 +72,7 @@ impl Tables {
         // IMPORTANT: mergers go by sequence numbers to tell what is newest.
         sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
         let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
-        Ok(Self { tree, sequence, strategy })
+        Ok(Self { dir: dir.join(TABLES_DIR), tree, sequence, strategy })
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Slice>, IndexError> {
@@ -91,6 +99,10 @@ impl Tables {
     /// Writes all of a memtable to a table, durably: it is synced before the list of tables
     /// names it.
     pub(super) fn add(&self, memtable: &Memtable) -> Result<(), IndexError> {
+        self.or_remove_leftovers(|| self.write(memtable))
+    }
+
+    fn write(&self, memtable: &Memtable) -> Result<(), IndexError> {
         let sequence = self.sequence.next();
         let entries = memtable.sorted();
         let entries = entries.into_iter().map(|(key, value)| {
@@ -105,8 +117,41 @@ impl Tables {
     /// Merges some tables, if there are too many. False if there is nothing to do.
     pub(super) fn merge_some(&self) -> Result<bool, IndexError> {
         let before = self.tree.current_version().id();
-        self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
+        self.or_remove_leftovers(|| {
+            Ok(self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?)
+        })?;
         Ok(self.tree.current_version().id() != before)
+    }
+
+    /// Does what makes tables. The crate leaves those that it could not finish, until the index
+    /// is opened anew: on a full disk, each attempt would take what somebody has made free. Only
+    /// for the one thread that makes tables.
+    fn or_remove_leftovers(
+        &self,
+        make: impl FnOnce() -> Result<(), IndexError>,
+    ) -> Result<(), IndexError> {
+        let first_new = self.tree.next_table_id();
+        let made = make();
+        if made.is_err()
+            && let Err(error) = self.remove_leftovers(first_new)
+        {
+            tracing::warn!(%error, "unfinished tables of the index are left behind");
+        }
+        made
+    }
+
+    /// Removes the tables from `first_new` on that are not in use. Older ones may be read still.
+    fn remove_leftovers(&self, first_new: TableId) -> io::Result<()> {
+        let version = self.tree.current_version();
+        let used: HashSet<_> = version.iter_tables().map(Table::id).collect();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if id.is_some_and(|id| id >= first_new && !used.contains(&id)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -403,6 +403,9 @@ impl Appender {
         if self.tail.as_ref().is_some_and(|tail| tail.len() >= self.pack_bytes) {
             self.seal()?;
         }
+        // IMPORTANT: before it is written. A segment in the packs must come into the index; as
+        // long as that takes nothing, because the disk is full, nothing is lost by refusing it.
+        self.index.make_room()?;
         let stamp = self.next_place();
         let (bytes, records) = segment.finish(stamp, self.state.store_id);
         if self.tail.is_none() {
@@ -430,6 +433,7 @@ impl Appender {
     /// Seals the full pack; everything in it is made durable first.
     fn seal(&mut self) -> Result<()> {
         self.sync()?;
+        self.index.make_room()?;
         if let Some(tail) = &self.tail {
             tail.write_footer(self.state.store_id)?;
             let (handle, id) = (tail.handle, tail.id);

@@ -5,6 +5,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod extents;
+mod full_disk;
 mod limits;
 mod model;
 mod references;
