@@ -130,6 +130,27 @@ impl CrashDisk {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// Another disk with the same files, all of them durable, and no faults.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = self.lock();
+        let files = state.files.iter().map(|(name, contents)| {
+            let current = lock(contents).current.clone();
+            let contents = Contents { durable: current.clone(), current, changes: Vec::new() };
+            (name.clone(), Arc::new(Mutex::new(contents)))
+        });
+        let files: BTreeMap<_, _> = files.collect();
+        let state = State { durable_names: files.clone(), files, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The bytes of all files, by name.
+    pub fn all_contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let state = self.lock();
+        let files = state.files.iter();
+        files.map(|(name, contents)| (name.clone(), lock(contents).current.clone())).collect()
+    }
+
     /// The bytes of a file, for a test to look at.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         self.lock().files.get(name).map(|contents| lock(contents).current.clone())
