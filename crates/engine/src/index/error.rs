@@ -66,7 +66,7 @@ impl From<IndexError> for Error {
         } else if error.is_passing() {
             Self::unavailable("cannot use the index").because(error)
         } else {
-            Self::corrupt("the index is damaged; `granary recover` builds it anew from the packs")
+            Self::corrupt("the index is damaged; a restart builds it anew from the packs")
                 .because(error)
         }
     }

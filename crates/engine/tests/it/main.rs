@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod extents;
 mod full_disk;
+mod index_files;
 mod limits;
 mod model;
 mod read_faults;
