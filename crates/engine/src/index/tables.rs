@@ -8,7 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -52,6 +52,8 @@ pub(super) struct Tables {
     dir: PathBuf,
     /// Whether damage was found since they were opened.
     is_damaged: AtomicBool,
+    /// Held, shared, by whoever makes tables.
+    making: RwLock<()>,
     tree: AnyTree,
     sequence: SequenceNumberCounter,
     strategy: Arc<Leveled>,
@@ -85,8 +87,8 @@ impl Tables {
         // IMPORTANT: mergers go by sequence numbers to tell what is newest.
         sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
         let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
-        let (dir, is_damaged) = (dir.to_owned(), AtomicBool::default());
-        Ok(Self { dir, is_damaged, tree, sequence, strategy })
+        let (dir, is_damaged, making) = (dir.to_owned(), AtomicBool::default(), RwLock::default());
+        Ok(Self { dir, is_damaged, making, tree, sequence, strategy })
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Slice>, IndexError> {
@@ -131,14 +133,16 @@ impl Tables {
     /// Writes all of a memtable to a table, durably: it is synced before the list of tables
     /// names it.
     pub(super) fn add(&self, memtable: &Memtable) -> Result<(), IndexError> {
-        self.or_remove_leftovers(|| self.write(memtable))
+        Ok(self.or_remove_leftovers(|| self.write(memtable))?)
     }
 
     fn write(&self, memtable: &Memtable) -> lsm_tree::Result<()> {
         let sequence = self.sequence.next();
         let entries = memtable.sorted();
         let entries = entries.into_iter().map(|(key, value)| {
-            Ok(InternalValue::from_components(key, value, sequence, ValueType::Value))
+            let kind = if value.is_some() { ValueType::Value } else { ValueType::Tombstone };
+            let value = value.unwrap_or_default();
+            Ok(InternalValue::from_components(key, value, sequence, kind))
         });
         if let Some((tables, _)) = self.tree.flush_to_tables(entries)? {
             self.tree.register_tables(&tables, None, None, &[], NOW)?;
@@ -149,25 +153,34 @@ impl Tables {
     /// Merges some tables, if there are too many. False if there is nothing to do.
     pub(super) fn merge_some(&self) -> Result<bool, IndexError> {
         let before = self.tree.current_version().id();
-        self.or_remove_leftovers(|| self.tree.compact(Arc::clone(&self.strategy) as _, NOW))?;
+        let strategy = Arc::clone(&self.strategy) as _;
+        self.noted(self.or_remove_leftovers(|| self.tree.compact(strategy, NOW)))?;
         Ok(self.tree.current_version().id() != before)
     }
 
+    /// Merges all tables.
+    pub(super) fn merge_all(&self) -> Result<(), IndexError> {
+        self.noted(self.or_remove_leftovers(|| self.tree.major_compact(TABLE_BYTES, NOW)))
+    }
+
     /// Does what makes tables. The crate leaves those that it could not finish, until the index
-    /// is opened anew: on a full disk, each attempt would take what somebody has made free. Only
-    /// for the one thread that makes tables.
+    /// is opened anew: on a full disk, each attempt would take what somebody has made free.
     fn or_remove_leftovers(
         &self,
         make: impl FnOnce() -> lsm_tree::Result<()>,
-    ) -> Result<(), IndexError> {
+    ) -> lsm_tree::Result<()> {
+        let making = self.making.read().unwrap_or_else(PoisonError::into_inner);
         let first_new = self.tree.next_table_id();
         let made = make();
-        if made.is_err()
-            && let Err(error) = self.remove_leftovers(first_new)
-        {
-            tracing::warn!(%error, "unfinished tables of the index are left behind");
+        drop(making);
+        if made.is_err() {
+            // IMPORTANT: nobody else may be making any now, for they are in no list yet.
+            let _alone = self.making.write().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = self.remove_leftovers(first_new) {
+                tracing::warn!(%error, "unfinished tables of the index are left behind");
+            }
         }
-        self.noted(made)
+        made
     }
 
     /// Removes the tables from `first_new` on that are not in use. Older ones may be read still.
