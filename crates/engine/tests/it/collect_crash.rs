@@ -20,7 +20,7 @@ const SWEEP: SweepOptions<'_> =
     SweepOptions { max_unused_permille: 20, bytes_per_s: None, observer: &() };
 
 fn open(disk: &CrashDisk, index: &Path) -> Result<Engine, OpenError> {
-    let options = OpenOptions { pack_bytes: 60_000, ..OpenOptions::default() };
+    let options = OpenOptions { pack_bytes: 25_000, ..OpenOptions::default() };
     Engine::open_on(Arc::new(disk.clone()), index, &options)
 }
 
@@ -28,10 +28,10 @@ fn files(seed: u64) -> Vec<Vec<u8>> {
     let mut random = Random::new(seed);
     vec![
         random.compressible(2_000),
-        random.incompressible(30_000),
-        Random::new(77).with_references(40_000, 5, 3_000, seed),
+        random.incompressible(12_000),
+        Random::new(77).with_references(18_000, 5, 3_000, seed),
         // In every other tree.
-        Random::new(500 + seed % 2).compressible(150_000),
+        Random::new(500 + seed % 2).compressible(70_000),
     ]
 }
 
