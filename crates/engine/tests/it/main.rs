@@ -11,6 +11,7 @@ mod full_disk;
 mod index_files;
 mod limits;
 mod model;
+mod random_damage;
 mod read_faults;
 mod references;
 mod reopen;

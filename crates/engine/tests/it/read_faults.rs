@@ -5,40 +5,52 @@ use std::{collections::BTreeMap, fs};
 
 use granary_castore::{BlobDigest, DirectoryService as _, Error, Result};
 use granary_engine::{Disk as _, Engine, OpenError};
-use granary_testkit::CrashDisk;
+use granary_testkit::{CrashDisk, SmallDisk};
 use tempfile::TempDir;
 
 use crate::{
+    collect_crash,
     support::{copy_dir, directory, read_blob},
     workload::{Acknowledged, check, open, work},
 };
+
+/// Room for indexes. They are in memory: hundreds are written, and syncing would be most of the
+/// work.
+const SMALL_BYTES: usize = 64 << 20;
+
+fn directory_on(small: &SmallDisk) -> TempDir {
+    TempDir::new_in(small.path()).expect("there is room")
+}
 
 /// A store that was closed, to be opened again and again.
 struct Closed {
     disk: CrashDisk,
     index: TempDir,
     acknowledged: Acknowledged,
+    small: SmallDisk,
 }
 
 impl Closed {
     fn new() -> Self {
-        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let (disk, small) = (CrashDisk::default(), SmallDisk::new(SMALL_BYTES));
+        let index = directory_on(&small);
         let mut acknowledged = Acknowledged::default();
         let engine = open(&disk, &index).expect("a new store");
         work(&engine, &mut acknowledged).expect("nothing fails");
         drop(engine);
-        Self { disk, index, acknowledged }
+        Self { disk, index, acknowledged, small }
     }
 
     /// With an index of an earlier moment.
     fn with_older_index() -> Self {
-        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let (disk, small) = (CrashDisk::default(), SmallDisk::new(SMALL_BYTES));
+        let index = directory_on(&small);
         let mut acknowledged = Acknowledged::default();
         drop(open(&disk, &index).expect("a new store"));
-        let older = TempDir::new().expect("a temporary directory");
+        let older = directory_on(&small);
         copy_dir(index.path(), older.path());
         work(&open(&disk, &index).expect("opens"), &mut acknowledged).expect("nothing fails");
-        Self { disk, index: older, acknowledged }
+        Self { disk, index: older, acknowledged, small }
     }
 
     fn without_index() -> Self {
@@ -67,7 +79,7 @@ impl Closed {
 
     /// A copy to open, and one of its index.
     fn copy(&self) -> (CrashDisk, TempDir) {
-        let index = TempDir::new().expect("a temporary directory");
+        let index = directory_on(&self.small);
         copy_dir(self.index.path(), index.path());
         (self.disk.copy(), index)
     }
@@ -185,5 +197,42 @@ fn while_writing() {
     assert!(written > opened, "it looks at what it wrote");
     for at in opened..written {
         write(Some(at));
+    }
+}
+
+/// A collection gives up, or leaves what it could not read where it is: it takes that neither for
+/// garbage nor for damage.
+#[test]
+fn while_collecting() {
+    let small = SmallDisk::new(SMALL_BYTES);
+    let filled = || {
+        let (disk, dir) = (CrashDisk::default(), directory_on(&small));
+        let engine = collect_crash::open(&disk, &dir.path().join("index")).expect("a new store");
+        collect_crash::fill(&engine);
+        (disk, dir, engine)
+    };
+    let (disk, _dir, engine) = filled();
+    let begun = disk.reads();
+    collect_crash::collect(&engine).expect("nothing fails");
+    let reads = disk.reads() - begun;
+    assert!(reads > 20, "it reads what it moves: {reads}");
+    for at in 0..reads {
+        let what = format!("read {at}");
+        let (disk, dir, engine) = filled();
+        disk.set_failing_read(disk.reads() + at);
+        let result = collect_crash::collect(&engine);
+        assert!(disk.read_has_failed(), "{what}");
+        assert!(matches!(result, Ok(()) | Err(Error::Unavailable(_))), "{what}: {result:?}");
+        assert_eq!(engine.stats().expect("counted").damaged_count, 0, "{what}");
+        let has_third = collect_crash::is_whole(&engine, 3, &what);
+        collect_crash::check(&engine, has_third, &what);
+        collect_crash::put_again(&engine, &what);
+        collect_crash::collect(&engine).unwrap_or_else(|error| panic!("{what}: {error}"));
+        collect_crash::check(&engine, true, &what);
+        drop(engine);
+        for index in ["index", "another"] {
+            let engine = collect_crash::open(&disk, &dir.path().join(index)).expect("opens");
+            collect_crash::check(&engine, true, &what);
+        }
     }
 }
