@@ -3,12 +3,17 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use granary_castore::{BlobDigest, Castore as _, Chain, Error, RecordStore as _, Result};
+use granary_castore::{
+    BlobDigest, Castore as _, Chain, Collector as _, Error, RecordStore as _, Result,
+};
 use granary_engine::{Engine, OpenOptions};
 use granary_testkit::{CrashDisk, Random, SmallDisk};
 use tempfile::TempDir;
 
-use crate::support::{KIND, read_blob, write_record};
+use crate::{
+    collect_crash,
+    support::{KIND, read_blob, write_record},
+};
 
 /// Small packs, so that there is no space to seal one or to begin the next, too.
 fn open(disk: &CrashDisk, index: &Path) -> Engine {
@@ -99,6 +104,36 @@ fn packs_that_cannot_grow_do_so_once_they_can() {
     }
 }
 
+/// A collection needs some space before it makes any: it says so, and goes on once there is.
+#[test]
+fn a_collection_that_has_no_space_is_made_later() {
+    let mut done = false;
+    let mut full_from = 0;
+    while !done {
+        let what = format!("full from operation {full_from} of the collection on");
+        let (disk, dir) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let index = dir.path().join("index");
+        let engine = collect_crash::open(&disk, &index).expect("a new store");
+        collect_crash::fill(&engine);
+        disk.fill_from(disk.operations() + full_from);
+        let result = collect_crash::collect(&engine);
+        done = result.is_ok();
+        if let Err(error) = result {
+            assert_says_what_to_do(&error);
+        }
+        let has_third = collect_crash::is_whole(&engine, 3, &what);
+        collect_crash::check(&engine, has_third, &what);
+        disk.free();
+        collect_crash::put_again(&engine, &what);
+        collect_crash::collect(&engine).unwrap_or_else(|error| panic!("{what}: {error}"));
+        collect_crash::check(&engine, true, &what);
+        drop(engine);
+        collect_crash::check(&collect_crash::open(&disk, &index).expect("opens"), true, &what);
+        full_from += 1;
+    }
+    assert!(full_from > 10, "it writes more often than that: {full_from}");
+}
+
 /// What fills the memory of the index after some of them.
 fn value(number: u32) -> Vec<u8> {
     Random::new(number.into()).incompressible(1 << 20)
@@ -152,6 +187,8 @@ fn an_index_that_cannot_grow_does_so_once_it_can() {
     for round in 0..3 {
         assert_says_what_to_do(&write_value(&engine, count).expect_err("it is still full"));
         assert_says_what_to_do(&write(&engine, 2).expect_err("it is still full"));
+        let collection = engine.begin_collection().map(drop);
+        assert_says_what_to_do(&collection.expect_err("it is still full"));
         check(&engine, &[1], 3, "full");
         check_values(&engine, count);
         assert_eq!(bytes_of_packs(&packs), in_packs, "nothing was written before the refusal");
@@ -164,6 +201,7 @@ fn an_index_that_cannot_grow_does_so_once_it_can() {
         write_value(&engine, number).expect("there is space again");
     }
     write(&engine, 2).expect("there is space again");
+    drop(engine.begin_collection().expect("there is space again"));
     count += 20;
     check(&engine, &[1, 2], 3, "freed");
     check_values(&engine, count);

@@ -3,6 +3,7 @@
 
 mod import;
 mod push;
+mod recover;
 
 use std::{env, fs, time::Duration};
 
