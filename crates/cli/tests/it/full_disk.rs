@@ -141,3 +141,21 @@ fn a_daemon_starts_on_a_full_disk_and_serves() {
     full.check();
     full.daemon.stop();
 }
+
+#[test]
+fn a_command_without_a_daemon_says_so_too() {
+    let (home, disk) = (Home::new(), SmallDisk::new(DISK_BYTES));
+    symlink(disk.path(), home.data_dir()).expect("the disk takes it");
+    let contents = Random::new(1).incompressible(3 * UPLOAD_BYTES);
+    home.file("file", &contents);
+    home.file("small", "contents\n");
+    let small = home.text(["import", "small"]);
+    let ballast = disk.fill("ballast", UPLOAD_BYTES);
+    let (code, stderr) = home.failure(["import", "file"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert_told(&stderr);
+    assert_eq!(home.output(["cat", &small]), b"contents\n");
+    fs::remove_file(ballast).expect("it is there");
+    let store_path = home.text(["import", "file"]);
+    assert!(home.output(["cat", &store_path]) == contents);
+}

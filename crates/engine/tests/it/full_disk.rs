@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::Arc};
 use granary_castore::{
     BlobDigest, Castore as _, Chain, Collector as _, Error, RecordStore as _, Result,
 };
-use granary_engine::{Engine, OpenOptions};
+use granary_engine::{Engine, OpenError, OpenOptions};
 use granary_testkit::{CrashDisk, Random, SmallDisk};
 use tempfile::TempDir;
 
@@ -102,6 +102,40 @@ fn packs_that_cannot_grow_do_so_once_they_can() {
         assert!(without_index.report().cut_tails.is_empty(), "{what}");
         check(&without_index, &all, NUMBERS, &what);
     }
+}
+
+/// Opening takes no space, unless there is something to be set aside.
+#[test]
+fn a_store_is_opened_as_far_as_there_is_space() {
+    let (disk, dir) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let index = dir.path().join("index");
+    let try_open = || Engine::open_on(Arc::new(disk.clone()), &index, &OpenOptions::default());
+    let refused = |what: &str| match try_open() {
+        Err(OpenError::Failed(error)) => assert_says_what_to_do(&error),
+        other => panic!("{what}: {:?}", other.map(drop)),
+    };
+    disk.fill_from(0);
+    refused("there is no space for a new store");
+    disk.free();
+    write(&open(&disk, &index), 1).expect("there is space");
+
+    disk.fill_from(0);
+    let engine = try_open().expect("there is nothing to write");
+    check(&engine, &[1], 1, "opened on a full disk");
+    assert_says_what_to_do(&write(&engine, 2).expect_err("it is full"));
+    drop(engine);
+
+    let pack = disk.names().into_iter().rfind(|name| name.starts_with("packs/"));
+    let pack = pack.expect("there is one");
+    disk.tamper(&pack, |bytes| bytes.extend_from_slice(&[0xee; 5_000]));
+    let torn = disk.contents(&pack);
+    refused("the torn end cannot be set aside");
+    assert_eq!(disk.contents(&pack), torn, "it is cut off only when it is kept elsewhere");
+    disk.free();
+    let engine = open(&disk, &index);
+    assert_eq!(engine.report().cut_tails.len(), 1);
+    check(&engine, &[1], 1, "freed");
+    write(&engine, 2).expect("there is space again");
 }
 
 /// A collection needs some space before it makes any: it says so, and goes on once there is.
