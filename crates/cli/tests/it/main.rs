@@ -1,7 +1,9 @@
 //! The command `granary` as its users meet it: the real binary in processes of its own.
 
+mod http;
 mod nix_round_trip;
 mod support;
+mod upload;
 
 mod help;
 mod json;
@@ -14,6 +16,7 @@ mod import;
 mod show;
 mod terminal;
 
+mod full_disk;
 mod kill;
 mod large;
 mod recovery;
