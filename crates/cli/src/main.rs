@@ -25,6 +25,9 @@ mod integrity;
 mod local_store;
 mod signing_key;
 
+mod quantity;
+mod upkeep;
+
 mod node_json;
 mod read_ahead;
 mod scrub;

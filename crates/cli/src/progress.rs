@@ -78,10 +78,10 @@ impl Progress {
         self.draw();
     }
 
-    /// So many of so many bytes are done.
-    pub(crate) fn set(&self, done_bytes: u64, total_bytes: u64) {
-        self.bar.set_length(total_bytes);
-        self.bar.set_position(done_bytes);
+    /// So many of so many are done.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
         self.draw();
     }
 

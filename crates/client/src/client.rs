@@ -21,7 +21,7 @@ use granary_proto::{
     },
     granary::{
         StatsRequest, integrity_service_client::IntegrityServiceClient,
-        store_service_client::StoreServiceClient,
+        retention_service_client::RetentionServiceClient, store_service_client::StoreServiceClient,
     },
     store::path_info_service_client::PathInfoServiceClient,
 };
@@ -30,7 +30,11 @@ use tokio::runtime::Handle;
 use tonic::{Code, transport::Channel};
 
 use crate::{
-    address, batch::Batch, blob_reader, blob_stream::BlobStream, limits::MAX_INTEGRITY_EVENT_BYTES,
+    address,
+    batch::Batch,
+    blob_reader,
+    blob_stream::BlobStream,
+    limits::{MAX_INTEGRITY_EVENT_BYTES, MAX_RETENTION_ANSWER_BYTES},
     status,
 };
 
@@ -158,6 +162,12 @@ impl Connection {
     pub(crate) fn integrity(&self) -> IntegrityServiceClient<Channel> {
         IntegrityServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_INTEGRITY_EVENT_BYTES)
+    }
+
+    /// What keeps things in a store.
+    pub(crate) fn retention(&self) -> RetentionServiceClient<Channel> {
+        RetentionServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_RETENTION_ANSWER_BYTES)
     }
 
     /// Our own service, unless the server is known not to have it.

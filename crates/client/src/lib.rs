@@ -31,6 +31,7 @@ mod client;
 mod directories;
 mod integrity;
 mod path_infos;
+mod retention;
 
 mod binary_cache;
 

@@ -34,8 +34,8 @@ impl Store {
         while !nodes.is_empty() {
             let page = self.records().scan_records(kinds::UPLOADED_NAR, after.as_deref(), PAGE)?;
             for (key, value) in &page {
-                let node = upload::node(&String::from_utf8_lossy(key), value);
-                let node = node.ok().and_then(|node| NodeKey::of(&node));
+                let uploaded = upload::decode_record(key, value);
+                let node = uploaded.ok().and_then(|uploaded| NodeKey::of(&uploaded.node));
                 if node.is_some_and(|node| nodes.contains(&node)) {
                     doubted.push(removal(kinds::UPLOADED_NAR, key.clone()));
                 }

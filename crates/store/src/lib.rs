@@ -26,6 +26,7 @@ mod stats;
 pub mod kinds;
 mod record_value;
 mod tracked_records;
+mod uses;
 
 mod nar_digest_record;
 mod node_record;
@@ -53,6 +54,8 @@ mod narinfo_upload;
 mod served;
 mod upload;
 
+mod retention;
+
 mod doubt;
 mod integrity;
 mod repair;
@@ -72,6 +75,10 @@ pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};
 pub use plan_cache::MAX_CACHED_PLAN_BYTES;
 pub use repair::{
     NarSource, OfferedNar, RepairObserver, RepairReport, RepairSource, RepairTarget, repair,
+};
+pub use retention::{
+    DeleteOptions, Deleted, GcObserver, GcOptions, GcReport, GcStage, Keeper, LocalRetention,
+    MAX_PIN_NAME_BYTES, Package, Pin, PinTarget, Retention, Why,
 };
 pub use served::ServedPath;
 pub use stats::{StatsSource, StoreStats};

@@ -2,8 +2,10 @@
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 10] =
-    ["daemon", "import", "ls", "cat", "nar", "info", "recover", "stats", "verify", "repair"];
+const COMMANDS: [&str; 14] = [
+    "daemon", "import", "ls", "cat", "nar", "info", "pin", "delete", "why", "gc", "recover",
+    "stats", "verify", "repair",
+];
 
 #[test]
 fn of_everything() {
@@ -17,6 +19,9 @@ fn of_everything() {
     insta::assert_snapshot!("help", help(&["--help"]));
     for command in COMMANDS {
         insta::assert_snapshot!(format!("help-{command}"), help(&[command, "--help"]));
+    }
+    for command in ["add", "rm", "list"] {
+        insta::assert_snapshot!(format!("help-pin-{command}"), help(&["pin", command, "--help"]));
     }
 }
 

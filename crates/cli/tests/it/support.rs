@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use granary_castore::{BlobDigest, BlobService as _};
+use granary_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -217,4 +219,17 @@ pub(crate) fn damage(data_dir: &Path, contents: &[u8]) {
         }
     }
     panic!("it lies in no pack");
+}
+
+/// A whole blob of a daemon; `None` if it is not there.
+pub(crate) fn read_blob(client: &Client, digest: &BlobDigest) -> Option<Vec<u8>> {
+    let mut blob = client.open(digest).expect("it answers")?;
+    let mut contents = Vec::new();
+    loop {
+        let data = blob.read_at(contents.len() as u64, 1 << 20).expect("it can be read");
+        if data.is_empty() {
+            return Some(contents);
+        }
+        contents.extend_from_slice(&data);
+    }
 }

@@ -40,6 +40,7 @@ fn unix_sockets() {
         path_infos: Arc::new(Server::over(Arc::new(MemoryStore::default())).connect()),
         stats: Arc::new(FixedStats),
         integrity: None,
+        retention: None,
     };
     let router = runtime.block_on(granary_server::grpc::router(services));
     let server = Server::with(runtime, &format!("unix:{}", path.display()), router);

@@ -31,6 +31,7 @@ impl Server {
             path_infos: Arc::new(store),
             stats: Arc::new(FixedStats),
             integrity: Some(Arc::new(FixedIntegrity)),
+            retention: None,
         };
         let runtime = runtime();
         let router = runtime.block_on(grpc::router(services)).fallback(grpc::fallback);

@@ -50,6 +50,8 @@ impl Inner {
     }
 
     fn forget_alone(&self, objects: &[ObjectKey]) -> Result<u64> {
+        // IMPORTANT: what comes again must not come to a pack where it is dead.
+        self.log.ask(|answer| Request::Maintain(Maintenance::CloseTail { answer }))?;
         let mut newest = self.lock_dead_generation();
         let mut list = DeadList::read(&*self.disk, self.store_id).map_err(Error::from)?;
         let ids: std::collections::HashMap<_, _> = self.packs.all().into_iter().collect();

@@ -8,6 +8,8 @@ pub(crate) mod lease;
 
 mod guard;
 mod protocol;
+#[cfg(test)]
+mod simulation;
 
 mod frames;
 mod trace;

@@ -40,10 +40,13 @@ mod tests {
     use super::*;
     use crate::format::Malformed;
 
+    /// A key, and the only byte of its value; or that there was an error.
+    type Found = Result<(Vec<u8>, Option<u8>), ()>;
+
     fn merged(
         memory: &[(&[u8], Option<u8>)],
         tables: Vec<Result<(&[u8], u8), IndexError>>,
-    ) -> Vec<Result<(Vec<u8>, Option<u8>), ()>> {
+    ) -> Vec<Found> {
         let memory: Sorted = memory
             .iter()
             .map(|(key, value)| ((*key).into(), value.map(|value| [value].into())))

@@ -15,6 +15,7 @@ mod names;
 mod path_info;
 mod permission;
 mod read;
+mod retention;
 mod routes;
 mod status;
 mod store;

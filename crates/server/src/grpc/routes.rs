@@ -12,11 +12,12 @@ use granary_proto::{
     },
     granary::{
         integrity_service_server::{self, IntegrityServiceServer},
+        retention_service_server::{self, RetentionServiceServer},
         store_service_server::{self, StoreServiceServer},
     },
     store::path_info_service_server::PathInfoServiceServer,
 };
-use granary_store::{IntegritySource, PathInfoService, StatsSource};
+use granary_store::{IntegritySource, PathInfoService, Retention, StatsSource};
 use http::{StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tonic_health::ServingStatus;
@@ -28,6 +29,7 @@ use super::{
     integrity::Integrity,
     names::{self, Names},
     path_info::PathInfos,
+    retention,
     store::Store,
 };
 
@@ -50,6 +52,8 @@ pub struct GrpcServices {
     pub stats: Arc<dyn StatsSource>,
     /// What checks the store; without it there is no such service.
     pub integrity: Option<Arc<dyn IntegritySource>>,
+    /// What is kept and what goes, if the contents can be collected.
+    pub retention: Option<Arc<dyn Retention>>,
 }
 
 /// All gRPC services, with health and reflection, and routes for nothing else. What no
@@ -59,7 +63,7 @@ pub struct GrpcServices {
 /// A request may write if it has an [`Access`](crate::Access) in its extensions that says
 /// so.
 pub async fn router(services: GrpcServices) -> Router {
-    let GrpcServices { castore, path_infos, stats, integrity } = services;
+    let GrpcServices { castore, path_infos, stats, integrity, retention } = services;
     let blobs = BlobServiceServer::new(Blobs { castore: castore.clone() })
         .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES);
     let directories = DirectoryServiceServer::new(Directories { castore: castore.clone() })
@@ -86,6 +90,13 @@ pub async fn router(services: GrpcServices) -> Router {
         let integrity = IntegrityServiceServer::new(Integrity { source })
             .max_decoding_message_size(MAX_QUARANTINE_BYTES);
         router = one_name(router, integrity);
+    }
+    if let Some(retention) = retention {
+        health
+            .set_service_status(retention_service_server::SERVICE_NAME, ServingStatus::Serving)
+            .await;
+        let retention = RetentionServiceServer::new(retention::Retention { retention });
+        router = one_name(router, retention);
     }
     router = one_name(router, health_server);
     reflection(router)

@@ -284,7 +284,10 @@ impl PathsVerification<'_> {
                 self.store.records().scan_records(kinds::DOCUMENT, after.as_deref(), PAGE)?;
             for (key, value) in &page {
                 let harm = match document::decode(key, value) {
-                    Ok(document) => self.contents.blob(&document.digest, document.size_bytes)?,
+                    Ok(found) => {
+                        let document = found.document;
+                        self.contents.blob(&document.digest, document.size_bytes)?
+                    }
                     Err(problem) => Some((Chain(&problem).to_string(), Vec::new())),
                 };
                 let Some((problem, objects)) = harm else { continue };

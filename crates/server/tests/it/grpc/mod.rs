@@ -68,6 +68,7 @@ async fn router(castore: Arc<dyn Castore>) -> Router {
         path_infos: Arc::new(path_infos),
         stats: Arc::new(FixedStats),
         integrity: Some(Arc::new(FixedIntegrity)),
+        retention: None,
     };
     grpc::router(services).await.fallback(grpc::fallback)
 }

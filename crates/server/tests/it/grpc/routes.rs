@@ -50,6 +50,7 @@ async fn the_binary_cache_can_be_beside_them() {
         path_infos: store,
         stats: Arc::new(super::FixedStats),
         integrity: None,
+        retention: None,
     };
     let both = cache.merge(grpc::router(services).await).fallback(grpc::fallback);
     let answer = async |method: &str, path: &str, content_type: &str| {
