@@ -9,8 +9,8 @@ use std::{
 };
 
 use granary_castore::{
-    BlobDigest, Castore as _, Collector as _, Error, ObjectName, ObjectType, RecordStore as _,
-    Root, Severity, SweepOptions,
+    BlobDigest, Castore as _, CollectionKind, Collector as _, Error, ObjectName, ObjectType,
+    RecordStore as _, Root, Severity, SweepOptions,
 };
 use granary_engine::{
     Disk as _, Effect, Engine, OpenOptions, Progress, VerifyFinding, VerifyObserver, VerifyOptions,
@@ -586,7 +586,8 @@ fn collections_go_on_meanwhile() {
                 kept.retain(|digest| {
                     !(digest.as_bytes()[0] ^ round.to_le_bytes()[0]).is_multiple_of(3)
                 });
-                let mut collection = engine.begin_collection().expect("none is under way");
+                let mut collection =
+                    engine.begin_collection(CollectionKind::Sweep).expect("none is under way");
                 for digest in &kept {
                     collection.keep(&Root::Blob(*digest)).expect("readable");
                 }
