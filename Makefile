@@ -11,7 +11,11 @@ PYTHON ?= python3
 # What the benchmark is told, as in BENCH='--only import --rounds 5'.
 BENCH ?=
 
-.PHONY: help build test test-tools test-bench lint fmt clippy doc check bench bench-loops
+# Which targets are fuzzed, as in FUZZ='nar narinfo', and for how long each; all if empty.
+FUZZ ?=
+FUZZ_SECONDS ?= 60
+
+.PHONY: help build test test-tools test-bench lint fmt clippy doc check bench bench-loops fuzz
 
 help:
 	@echo 'make build       target/release/granary'
@@ -21,6 +25,7 @@ help:
 	@echo 'make check       lint and test'
 	@echo 'make bench       measures everything beside other programs: docs/performance.md'
 	@echo 'make bench-loops measures the inner loops, by Criterion'
+	@echo 'make fuzz        looks for inputs that break it, for FUZZ_SECONDS each: CONTRIBUTING.md'
 
 build:
 	$(CARGO) build --release --locked
@@ -42,6 +47,11 @@ bench:
 # Each crate's own loops, in some minutes; what they store lies below TMPDIR.
 bench-loops:
 	$(CARGO) bench --workspace --locked
+
+# Not among the tests, which check the corpus alone: it needs a nightly toolchain, and ends
+# when it is told to.
+fuzz:
+	CARGO='$(CARGO)' scripts/fuzz.sh '$(FUZZ_SECONDS)' $(FUZZ)
 
 lint: fmt clippy doc
 
