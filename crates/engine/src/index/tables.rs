@@ -3,7 +3,11 @@
 //! Its own memtables are not used. They would have to be read at a sequence number that the
 //! crate moves by itself whenever a table is added, and so in the middle of an update.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
@@ -53,14 +57,14 @@ impl Tables {
         // Whole, and kept in memory: about two bytes for an object. So no look-up reads more
         // than one block, and one for what is not there reads none.
         let (pinned, cut) = (PinningPolicy::all(true), PinningPolicy::all(false));
-        let tree = Config::new(dir, sequence.clone(), SequenceNumberCounter::default())
+        let config = Config::new(dir, sequence.clone(), SequenceNumberCounter::default())
             .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
             .use_descriptor_table(Some(Arc::new(DescriptorTable::new(MAX_OPEN_TABLES))))
             .filter_block_pinning_policy(pinned.clone())
             .filter_block_partitioning_policy(cut.clone())
             .index_block_pinning_policy(pinned)
-            .index_block_partitioning_policy(cut)
-            .open()?;
+            .index_block_partitioning_policy(cut);
+        let tree = open_tree(config)?;
         // IMPORTANT: mergers go by sequence numbers to tell what is newest.
         sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
         let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
@@ -107,6 +111,15 @@ impl Tables {
         let before = self.tree.current_version().id();
         self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
         Ok(self.tree.current_version().id() != before)
+    }
+}
+
+/// The crate panics over some damaged files where it could fail. Nothing else knows of the tree
+/// yet, so nothing is left half done.
+fn open_tree(config: Config) -> Result<AnyTree, IndexError> {
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(opened) => Ok(opened?),
+        Err(_panic) => Err(Malformed("the tables of the index cannot be understood").into()),
     }
 }
 

@@ -90,14 +90,14 @@ impl Update {
             }
             match object.kind {
                 ObjectKind::Chunk | ObjectKind::Base => {
-                    totals.chunks += 1;
-                    totals.chunk_bytes += u64::from(object.len);
+                    count(&mut totals.chunks, 1_u64);
+                    count(&mut totals.chunk_bytes, object.len);
                 }
                 ObjectKind::Directory => {
-                    totals.directories += 1;
-                    totals.directory_bytes += u64::from(object.len);
+                    count(&mut totals.directories, 1_u64);
+                    count(&mut totals.directory_bytes, object.len);
                 }
-                ObjectKind::Patch => totals.patched_chunks += 1,
+                ObjectKind::Patch => count(&mut totals.patched_chunks, 1_u64),
                 ObjectKind::ChunkList | ObjectKind::Duplicate => {}
             }
             let located = match object.kind {
@@ -117,7 +117,7 @@ impl Update {
         totals: &mut Totals,
     ) -> Result<(), IndexError> {
         if novelty == Novelty::New || !index.contains_blob(&blob.digest)? {
-            totals.divided_blobs += 1;
+            count(&mut totals.divided_blobs, 1_u64);
             self.put(Key::Digest(entry::blob_key(&blob.digest)), entry::encode_blob(blob));
         }
         Ok(())
@@ -152,4 +152,9 @@ impl Update {
     fn put(&mut self, key: Key, value: Vec<u8>) {
         self.entries.push((key, value.into()));
     }
+}
+
+/// An index that says something else than the packs may already be at the end.
+fn count(total: &mut u64, further: impl Into<u64>) {
+    *total = total.saturating_add(further.into());
 }
