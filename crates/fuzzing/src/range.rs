@@ -117,8 +117,10 @@ fn model(value: &str) -> Option<Range> {
         (true, _) => Some(Range::Last(number(last)?)),
         (false, true) => Some(Range::From(number(first)?)),
         (false, false) => {
-            let (first, last) = (number(first)?, number(last)?);
-            (first <= last).then_some(Range::FromTo(first, last))
+            let range = Range::FromTo(number(first)?, number(last)?);
+            // As many digits each, so that it is their order that counts.
+            let width = first.len().max(last.len());
+            (format!("{first:0>width$}") <= format!("{last:0>width$}")).then_some(range)
         }
     }
 }
