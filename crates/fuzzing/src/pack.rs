@@ -8,7 +8,7 @@ use granary_engine::OpenError;
 
 use crate::{
     edit::Script,
-    engine_store::{STORE_ID, check_writing, disk_with, engine_store, index_with, open},
+    engine_store::{Frames, STORE_ID, check_writing, disk_with, engine_store, index_with, open},
     pack_bytes,
 };
 
@@ -66,7 +66,7 @@ pub fn check(data: &[u8]) {
     };
     engine.stats().expect("counted");
     if is_forged {
-        store.read_objects(&engine);
+        store.read_objects(&engine, Frames::Forged);
     } else {
         let read = store.read_all(&engine);
         let report = engine.report();

@@ -7,7 +7,7 @@ use granary_castore::{
 use granary_engine::{Engine, OpenError};
 
 use crate::{
-    engine_store::{STORE_ID, check_writing, disk_with, engine_store, index_with, open},
+    engine_store::{Frames, STORE_ID, check_writing, disk_with, engine_store, index_with, open},
     pack_bytes::{self, BLOB_RECORD, FRAME_RECORD, VALUE_RECORD},
 };
 
@@ -40,7 +40,7 @@ pub fn check(data: &[u8]) {
         Err(OpenError::Failed(error)) => panic!("records are no reason not to open: {error}"),
         Err(error) => panic!("{error}"),
     };
-    store.read_objects(&engine);
+    store.read_objects(&engine, Frames::Genuine);
     Records::new(&engine, data).look_up();
     engine.stats().expect("counted");
     check_writing(engine, &disk, index.path(), &[false, true]);
