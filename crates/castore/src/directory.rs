@@ -10,6 +10,10 @@ use crate::{
     node::{Node, NodeName},
 };
 
+/// Most entries of one directory. In memory, and in the messages that carry it, an entry takes up
+/// to a hundred bytes more than its encoding, which may be shorter than ten.
+pub const MAX_DIRECTORY_ENTRIES: usize = 1_000_000;
+
 /// A directory: named nodes, sorted by name, each name once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Directory {
@@ -26,6 +30,9 @@ pub enum DirectoryError {
     /// The number of entries below passes a `u64`.
     #[error("the sizes of the directories below add up to more than a u64 can hold")]
     SizeOverflow,
+    /// It passes [`MAX_DIRECTORY_ENTRIES`].
+    #[error("a directory has at most {MAX_DIRECTORY_ENTRIES} entries, this one {0}")]
+    TooManyEntries(usize),
 }
 
 impl Directory {
@@ -33,8 +40,11 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// If a name occurs twice or the size overflows.
+    /// If a name occurs twice, the size overflows, or there are too many.
     pub fn new(mut entries: Vec<(NodeName, Node)>) -> Result<Self, DirectoryError> {
+        if entries.len() > MAX_DIRECTORY_ENTRIES {
+            return Err(DirectoryError::TooManyEntries(entries.len()));
+        }
         if !entries.is_sorted_by(|(a, _), (b, _)| a < b) {
             entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {

@@ -38,7 +38,7 @@ pub use batch::{Castore, WriteBatch};
 pub use blob::{BlobExtent, BlobReader, BlobService, BlobStat, ChunkMeta, ExtentAt, NextBlob};
 pub use canonical::DecodeError;
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
-pub use directory::{Directory, DirectoryError, DirectoryService};
+pub use directory::{Directory, DirectoryError, DirectoryService, MAX_DIRECTORY_ENTRIES};
 pub use error::{Chain, Detail, Error, Result};
 pub use memory::MemoryStore;
 pub use node::{

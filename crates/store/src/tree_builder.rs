@@ -2,7 +2,8 @@
 //! the batch what lies between the files in it.
 
 use granary_castore::{
-    BlobDigest, Directory, Error, Node, NodeName, Result, SymlinkTarget, WriteBatch,
+    BlobDigest, Directory, Error, MAX_DIRECTORY_ENTRIES, Node, NodeName, Result, SymlinkTarget,
+    WriteBatch,
 };
 
 use crate::nar_literals::NarLiterals;
@@ -46,8 +47,14 @@ impl TreeBuilder {
                 "the directories around \"{name}\" have more than {MAX_OPEN_ENTRIES} entries, the limit"
             )));
         }
+        let directory = self.open.last_mut().ok_or_else(out_of_order)?;
+        if directory.entries.len() == MAX_DIRECTORY_ENTRIES {
+            return Err(Error::too_large(format!(
+                "the directory of \"{name}\" has more than {MAX_DIRECTORY_ENTRIES} entries, the limit"
+            )));
+        }
+        directory.next_name = Some(name);
         self.open_entries += 1;
-        self.open.last_mut().ok_or_else(out_of_order)?.next_name = Some(name);
         Ok(())
     }
 

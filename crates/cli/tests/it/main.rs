@@ -14,6 +14,9 @@ mod import;
 mod show;
 mod terminal;
 
+mod hostile;
+mod many_clients;
+
 mod kill;
 mod large;
 mod recovery;
