@@ -4,9 +4,11 @@ use bytes::Bytes;
 
 use crate::{
     blob::BlobService,
+    collect::Hold,
     digest::{BlobDigest, DirectoryDigest},
     directory::{Directory, DirectoryService},
     error::Result,
+    root::Root,
 };
 
 /// A store of blobs and directories that can be written to.
@@ -17,6 +19,38 @@ pub trait Castore: BlobService + DirectoryService {
     ///
     /// If the store takes no writes now.
     fn batch(&self) -> Result<Box<dyn WriteBatch>>;
+
+    /// Keeps what is written, found or touched from now on from being collected, for as long as
+    /// the hold lasts. A batch has one of its own, which ends with it: whoever writes a record
+    /// behind a batch takes a hold before it.
+    ///
+    /// A store that never collects has nothing to keep.
+    fn hold(&self) -> Hold {
+        Hold::none()
+    }
+
+    /// Whether `root` itself is stored; and if so, it and all that it refers to stay for as long
+    /// as `touch` says.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot tell.
+    fn touch(&self, root: &Root, _touch: Touch) -> Result<bool> {
+        match root {
+            Root::Blob(digest) => Ok(self.stat(digest)?.is_some()),
+            Root::Directory(digest) => Ok(self.directory(digest)?.is_some()),
+        }
+    }
+}
+
+/// For how long what was [touched](Castore::touch) stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// For as long as a [hold](Castore::hold) lasts that was taken before.
+    Hold,
+    /// For the time of a lease, unless the store is closed before: a client was told that it is
+    /// stored, and may rely on that without saying so.
+    Lease,
 }
 
 /// Blobs and directories on their way into a store.
@@ -70,6 +104,16 @@ pub trait WriteBatch: Send {
     ///
     /// If the batch has failed.
     fn put_directory(&mut self, directory: &Directory) -> Result<DirectoryDigest>;
+
+    /// Keeps `root` for the time of a lease once the batch is committed, although no record
+    /// leads to it yet; durably. A store that never collects keeps it anyway.
+    ///
+    /// # Errors
+    ///
+    /// If the batch has failed.
+    fn lease(&mut self, _root: &Root) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes everything in the batch durable and visible, and returns when it is.
     ///

@@ -28,15 +28,19 @@ mod directory;
 
 pub mod closure;
 
+mod root;
+
 mod batch;
 mod blob;
+mod collect;
 mod record;
 
 mod memory;
 
-pub use batch::{Castore, WriteBatch};
+pub use batch::{Castore, Touch, WriteBatch};
 pub use blob::{BlobExtent, BlobReader, BlobService, BlobStat, ChunkMeta, ExtentAt, NextBlob};
 pub use canonical::DecodeError;
+pub use collect::{Collection, CollectionObserver, Collector, Hold, Survey, SweepOptions, Swept};
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
 pub use directory::{Directory, DirectoryError, DirectoryService, MAX_DIRECTORY_ENTRIES};
 pub use error::{Chain, Detail, Error, Result};
@@ -46,3 +50,4 @@ pub use node::{
     SymlinkTargetError,
 };
 pub use record::{RecordKind, RecordStore, RecordWrite};
+pub use root::Root;

@@ -3,24 +3,28 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use granary_castore::{
     BlobDigest, BlobReader, BlobService, BlobStat, Castore, Chain, ChunkDigest, ChunkMeta,
-    Directory, DirectoryDigest, DirectoryService, Error, RecordKind, RecordStore, RecordWrite,
-    Result, WriteBatch,
+    Directory, DirectoryDigest, DirectoryService, Error, Hold, RecordKind, RecordStore,
+    RecordWrite, Result, Root, Touch, WriteBatch,
 };
 
 use crate::{
     chunker::Chunker,
+    compression::Compression,
     disk::{Disk, OsDisk},
-    format::ObjectKind,
+    format::{ObjectKind, StoreId},
+    gc::{Found, Guard, Reliance, lease::LEASE_KIND},
     index::Index,
-    log::{Log, PendingKey, Request},
+    log::{Log, Request},
+    object_key::ObjectKey,
     open::{self, FrameSizes, Lock, OpenError, OpenOptions, OpenReport},
     packs::Packs,
     read::{ChunkReader, DividedReader, blob_len, list_entries},
@@ -56,7 +60,18 @@ pub(crate) struct Inner {
     pub(crate) log: Arc<Log>,
     pub(crate) index: Arc<Index>,
     pub(crate) packs: Arc<Packs>,
-    disk: Arc<dyn Disk>,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) store_id: StoreId,
+    pub(crate) compression: Compression,
+    pub(crate) pack_bytes: u64,
+    lease: Duration,
+    /// Whether a collection is under way.
+    pub(crate) is_collecting: AtomicBool,
+    /// Generation of the newest list of dead objects.
+    pub(crate) dead_generation: Mutex<u64>,
+    /// Boundary and generation of a collection whose list the index has not followed.
+    pub(crate) unfollowed: Mutex<Option<(u32, u64)>>,
     report: OpenReport,
     /// Reads that found damage since the store was opened.
     damaged_reads: AtomicU64,
@@ -100,6 +115,8 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         let open::Opened { start, chunker, report } = open::open(&disk, index_dir, options)?;
         let (index, packs) = (Arc::clone(&start.index), Arc::clone(&start.packs));
+        let guard = Arc::clone(&start.guard);
+        let (store_id, dead_generation) = (start.state.store_id, start.dead_generation);
         let compressors = Compressors::start(start.compression)?;
         let inner = Inner {
             chunker,
@@ -108,12 +125,24 @@ impl Engine {
             log: Arc::new(Log::start(start)?),
             index,
             packs,
+            guard,
             disk,
+            store_id,
+            compression: options.compression,
+            pack_bytes: options.pack_bytes,
+            lease: options.lease,
+            is_collecting: AtomicBool::new(false),
+            dead_generation: Mutex::new(dead_generation),
+            unfollowed: Mutex::new(None),
             report,
             damaged_reads: AtomicU64::new(0),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     /// What opening found and did.
@@ -128,12 +157,6 @@ impl Engine {
     /// If the index does not answer or the packs cannot be measured.
     pub fn stats(&self) -> Result<EngineStats> {
         let totals = self.inner.index.state().map_err(Error::from)?.unwrap_or_default().totals;
-        let mut stored_bytes = 0;
-        for id in self.inner.packs.ids() {
-            if let Some(file) = self.inner.disk.open(&id.file_name())? {
-                stored_bytes += file.len()?;
-            }
-        }
         Ok(EngineStats {
             chunk_count: totals.chunks,
             chunk_bytes: totals.chunk_bytes,
@@ -142,8 +165,8 @@ impl Engine {
             directory_count: totals.directories,
             directory_bytes: totals.directory_bytes,
             pack_count: self.inner.packs.count() as u64,
-            stored_bytes,
-            damaged_count: self.inner.report.damage.len() as u64
+            stored_bytes: self.inner.stored_bytes()?,
+            damaged_count: self.inner.report.damage_count() as u64
                 + self.inner.damaged_reads.load(Ordering::Relaxed),
         })
     }
@@ -160,15 +183,38 @@ impl Engine {
 }
 
 impl Inner {
-    /// Whether an object is in the index or certain to come into it.
-    pub(crate) fn is_stored(&self, key: &PendingKey) -> Result<bool> {
-        if self.log.pending().contains(key) {
-            return Ok(true);
+    /// Whether an object is in the index or certain to come into it; and if so, it stays for as
+    /// long as an operation runs that began before.
+    pub(crate) fn is_stored(&self, key: &ObjectKey) -> Result<bool> {
+        self.rely_on(key, Reliance::Operation)
+    }
+
+    fn rely_on(&self, key: &ObjectKey, reliance: Reliance) -> Result<bool> {
+        loop {
+            let ended = self.guard.ended();
+            let pack = if self.log.pending().contains(key) {
+                None
+            } else {
+                match self.index.pack_of(key)? {
+                    Some(pack) => Some(pack),
+                    None => return Ok(false),
+                }
+            };
+            match self.guard.touch(key, pack, ended, reliance) {
+                Found::Stored => return Ok(true),
+                Found::Condemned => return Ok(false),
+                Found::LookAgain => {}
+            }
         }
-        Ok(match key {
-            PendingKey::Object(kind, digest) => self.index.contains(*kind, digest)?,
-            PendingKey::Blob(digest) => self.index.contains_blob(digest)?,
-        })
+    }
+
+    /// Whether an object that was found counts as not stored.
+    fn is_condemned(&self, key: &ObjectKey) -> Result<bool> {
+        if !self.guard.lock().is_sweeping() {
+            return Ok(false);
+        }
+        let pack = self.index.pack_of(key)?;
+        Ok(pack.is_none_or(|pack| self.guard.lock().is_condemned(key, pack)))
     }
 
     /// Counts and logs `error` if it says that a read found damage, and gives it back.
@@ -181,8 +227,17 @@ impl Inner {
     }
 }
 
+fn chunk_key(digest: &BlobDigest) -> ObjectKey {
+    ObjectKey::Object(ObjectKind::Chunk, *digest.as_bytes())
+}
+
 impl BlobService for Engine {
     fn stat(&self, digest: &BlobDigest) -> Result<Option<BlobStat>> {
+        if self.inner.is_condemned(&ObjectKey::Blob(*digest.as_bytes()))?
+            && self.inner.is_condemned(&chunk_key(digest))?
+        {
+            return Ok(None);
+        }
         if let Some(located) = self.inner.index.located(ObjectKind::Chunk, digest.as_bytes())? {
             let size_bytes = self.inner.chunk_len(digest.as_bytes(), &located)?;
             return Ok(Some(BlobStat { size_bytes }));
@@ -214,16 +269,22 @@ impl BlobService for Engine {
 
     fn open(&self, digest: &BlobDigest) -> Result<Option<Box<dyn BlobReader>>> {
         let engine = Arc::clone(&self.inner);
+        let ended = engine.guard.ended();
         if let Some(located) = engine.index.located(ObjectKind::Chunk, digest.as_bytes())? {
-            return Ok(Some(Box::new(ChunkReader::new(engine, *digest.as_bytes(), located)?)));
+            let reader = ChunkReader::new(engine, *digest.as_bytes(), located, ended)?;
+            return Ok(Some(Box::new(reader)));
         }
         let Some(record) = engine.index.blob(digest.as_bytes())? else { return Ok(None) };
-        Ok(Some(Box::new(DividedReader::new(engine, record)?)))
+        Ok(Some(Box::new(DividedReader::new(engine, record, ended)?)))
     }
 }
 
 impl DirectoryService for Engine {
     fn directory(&self, digest: &DirectoryDigest) -> Result<Option<Directory>> {
+        let key = ObjectKey::Object(ObjectKind::Directory, *digest.as_bytes());
+        if self.inner.is_condemned(&key)? {
+            return Ok(None);
+        }
         let Some(encoded) = self.inner.object(ObjectKind::Directory, digest.as_bytes())? else {
             return Ok(None);
         };
@@ -235,7 +296,30 @@ impl DirectoryService for Engine {
 
 impl Castore for Engine {
     fn batch(&self) -> Result<Box<dyn WriteBatch>> {
-        Ok(Box::new(EngineBatch::new(Arc::clone(&self.inner))))
+        Ok(Box::new(EngineBatch::new(Arc::clone(&self.inner), self.inner.lease)))
+    }
+
+    fn hold(&self) -> Hold {
+        Hold::new(self.inner.guard.begin())
+    }
+
+    fn touch(&self, root: &Root, touch: Touch) -> Result<bool> {
+        let reliance = match touch {
+            Touch::Hold => Reliance::Operation,
+            Touch::Lease => Reliance::Told { hour: self.inner.guard.hour() },
+        };
+        match root {
+            Root::Directory(digest) => {
+                let key = ObjectKey::Object(ObjectKind::Directory, *digest.as_bytes());
+                self.inner.rely_on(&key, reliance)
+            }
+            Root::Blob(digest) => {
+                if self.inner.rely_on(&chunk_key(digest), reliance)? {
+                    return Ok(true);
+                }
+                self.inner.rely_on(&ObjectKey::Blob(*digest.as_bytes()), reliance)
+            }
+        }
     }
 }
 
@@ -253,7 +337,10 @@ impl RecordStore for Engine {
             )));
         }
         let mut sum_bytes = 0;
-        for RecordWrite { key, value, .. } in &writes {
+        for RecordWrite { kind, key, value } in &writes {
+            if *kind == LEASE_KIND {
+                return Err(Error::invalid("records of this kind are the engine's own"));
+            }
             let value_len = value.as_ref().map_or(0, Bytes::len);
             sum_bytes += key.len() + value_len;
             if key.len() > MAX_KEY_BYTES || value_len > MAX_VALUE_BYTES {

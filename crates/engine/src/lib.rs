@@ -21,12 +21,17 @@
 
 mod disk;
 mod format;
+mod object_key;
+
 mod index;
 
 mod chunker;
 mod compression;
 mod normalise;
 mod packs;
+
+mod dead;
+mod gc;
 
 mod log;
 mod read;
@@ -45,7 +50,8 @@ pub use engine::{
 };
 pub use format::FORMAT_VERSION;
 pub use open::{
-    CutTail, DEFAULT_PACK_BYTES, Damage, FrameSizes, OpenError, OpenOptions, OpenReport, Progress,
+    CutTail, DEFAULT_LEASE, DEFAULT_PACK_BYTES, Damage, FrameSizes, OpenError, OpenOptions,
+    OpenReport, Progress,
 };
 pub use packs::PackId;
 pub use stats::EngineStats;

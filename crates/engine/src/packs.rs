@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -11,7 +14,10 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     disk::{Disk, DiskFile},
-    format::{FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, Malformed, PackedFrame, unpack_unchecked},
+    format::{
+        FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_RAW_BYTES, Malformed, PackedFrame,
+        unpack_unchecked,
+    },
     index::Location,
 };
 
@@ -75,6 +81,8 @@ impl Weighter<(u32, u32), Bytes> for FrameWeight {
 pub(crate) struct Packs {
     disk: Arc<dyn Disk>,
     ids: RwLock<HashMap<u32, PackId>>,
+    /// How many packs were removed: what could not be read may have been moved if that changes.
+    removals: AtomicU64,
     files: Cache<u32, Arc<dyn DiskFile>>,
     frames: Cache<(u32, u32), Bytes, FrameWeight>,
 }
@@ -84,6 +92,7 @@ impl Packs {
         Self {
             disk,
             ids: RwLock::default(),
+            removals: AtomicU64::new(0),
             files: Cache::new(MAX_OPEN_PACKS),
             frames: Cache::with_weighter(FRAME_CACHE_ENTRIES, FRAME_CACHE_BYTES, FrameWeight),
         }
@@ -94,14 +103,33 @@ impl Packs {
         self.ids.write().unwrap_or_else(PoisonError::into_inner).insert(handle, id);
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.ids.read().unwrap_or_else(PoisonError::into_inner).len()
+    /// Forgets a pack whose objects lie elsewhere now, or nowhere.
+    pub(crate) fn remove(&self, handle: u32) -> Option<PackId> {
+        let id = self.ids.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        // Its space is free once nobody has it open.
+        self.files.remove(&handle);
+        id
     }
 
-    /// Names of all packs.
-    pub(crate) fn ids(&self) -> Vec<PackId> {
+    /// To be noted before an object is looked up.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
+    }
+
+    /// Whether the pack with a handle is known, or was removed since somebody got its handle.
+    pub(crate) fn is_known(&self, handle: u32) -> bool {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).contains_key(&handle)
+    }
+
+    /// Handles and names of all packs.
+    pub(crate) fn all(&self) -> Vec<(u32, PackId)> {
         let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
-        ids.values().copied().collect()
+        ids.iter().map(|(handle, id)| (*handle, *id)).collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     fn id(&self, handle: u32) -> Result<PackId> {
@@ -120,6 +148,10 @@ impl Packs {
             .open(&id.file_name())?
             .ok_or_else(|| Error::corrupt(format!("{} is missing", id.file_name())))?;
         self.files.insert(handle, Arc::clone(&file));
+        if !self.is_known(handle) {
+            // Removed meanwhile: its space must become free.
+            self.files.remove(&handle);
+        }
         Ok((id, file))
     }
 
@@ -173,6 +205,15 @@ impl Packs {
     pub(crate) fn packed_frame(&self, location: &Location) -> Result<PackedFrame> {
         PackedFrame::check(self.stored_frame(location)?)
             .map_err(|problem| self.damaged_frame(location, problem))
+    }
+
+    /// Length of the raw bytes of the frame that an object lies in, as its header says.
+    pub(crate) fn frame_raw_len(&self, location: &Location) -> Result<u64> {
+        let (_, file) = self.file(location.pack)?;
+        let header = file.read_at(location.frame_offset.into(), FRAME_HEADER_BYTES)?;
+        let header = FrameHeader::decode(&header)
+            .map_err(|problem| self.damaged_frame(location, problem))?;
+        Ok(header.raw_len.into())
     }
 
     fn damaged_frame(&self, location: &Location, problem: Malformed) -> Error {

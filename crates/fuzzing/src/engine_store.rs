@@ -282,13 +282,13 @@ pub(crate) fn read_blob(engine: &Engine, digest: &BlobDigest) -> Result<Option<V
     Ok(Some(contents))
 }
 
-/// What is written to an open store is there, now and after it was opened again, with the
-/// index built anew or not as `rebuilds` say.
+/// What is written to an open store is there, now and after it was opened again, with its index
+/// and with one that is built anew.
 ///
 /// # Panics
 ///
 /// If it is not.
-pub(crate) fn check_writing(engine: Engine, disk: &CrashDisk, index: &Path, rebuilds: &[bool]) {
+pub(crate) fn check_writing(engine: Engine, disk: &CrashDisk, index: &Path, frames: Frames) {
     // Nobody can have stored it before: its digest depends on all that is there.
     let mut hasher = blake3::Hasher::new();
     for name in disk.names() {
@@ -306,8 +306,13 @@ pub(crate) fn check_writing(engine: Engine, disk: &CrashDisk, index: &Path, rebu
     };
     check(&engine);
     drop(engine);
-    for rebuild in rebuilds {
-        check(&open(disk, index, *rebuild).expect("what could be opened once opens again"));
+    for rebuild in [false, true] {
+        match open(disk, index, rebuild) {
+            Ok(engine) => check(&engine),
+            // Whoever forges stamps may use up the numbers of segments.
+            Err(OpenError::Failed(_)) if frames == Frames::Forged => return,
+            Err(error) => panic!("what could be opened once opens again: {error}"),
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub fn check(data: &[u8]) {
     store.read_objects(&engine, Frames::Genuine);
     Records::new(&engine, data).look_up();
     engine.stats().expect("counted");
-    check_writing(engine, &disk, index.path(), &[false, true]);
+    check_writing(engine, &disk, index.path(), Frames::Genuine);
 }
 
 /// The records of an input, as far as they can be told apart.

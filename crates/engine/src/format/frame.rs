@@ -172,6 +172,11 @@ impl PackedFrame {
         Ok(Self { header: check(&bytes)?, bytes })
     }
 
+    /// Header and stored bytes.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Length of its raw bytes.
     pub(crate) fn raw_len(&self) -> u64 {
         self.header.raw_len.into()

@@ -3,7 +3,7 @@
 use super::{checksum, cursor::Cursor};
 
 /// Version of everything in this module. A binary reads exactly its own.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 pub(crate) const STORE_HEADER_BYTES: usize = 64;
 pub(crate) const PACK_HEADER_BYTES: usize = 64;
@@ -138,7 +138,7 @@ mod tests {
         };
         let bytes = header.encode();
         let mut expected = b"GRANSTOR".to_vec();
-        expected.extend([3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
+        expected.extend([4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
         expected.extend([7; 16]);
         expected.extend([4, 3, 2, 1, 0, 0, 0, 0]);
         expected.extend([0; 8]);
@@ -151,7 +151,7 @@ mod tests {
         let header = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) };
         let bytes = header.encode();
         let mut expected = b"GRANPACK".to_vec();
-        expected.extend([3, 0, 0, 0]);
+        expected.extend([4, 0, 0, 0]);
         expected.extend([1; 16]);
         expected.extend([2; 16]);
         expected.extend([0; 12]);
@@ -164,7 +164,7 @@ mod tests {
         let mut bytes = PackHeader { pack_id: [1; 16], store_id: StoreId([2; 16]) }.encode();
         bytes[8] = 1;
         assert_eq!(PackHeader::decode(&bytes), Err(VersionProblem::OtherVersion { found: 1 }));
-        bytes[8] = 3;
+        bytes[8] = 4;
         for position in (0..8).chain(12..64) {
             let mut damaged = bytes;
             damaged[position] ^= 0x10;

@@ -16,10 +16,17 @@ mod record;
 mod footer;
 mod segment;
 
+mod dead_list;
+
 pub(crate) use cursor::{Cursor, Malformed};
+pub(crate) use dead_list::{
+    DEAD_LIST_HEADER_BYTES, DEAD_SECTION_BYTES, DeadListHeader, decode_section, encode_section,
+    section_start,
+};
 pub(crate) use footer::{FOOTER_TAIL_BYTES, Footer};
 pub(crate) use frame::{
-    FRAME_HEADER_BYTES, MAX_FRAME_RAW_BYTES, PackedFrame, StoredFrame, unpack_unchecked,
+    FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_RAW_BYTES, PackedFrame, StoredFrame,
+    unpack_unchecked,
 };
 pub use header::FORMAT_VERSION;
 pub(crate) use header::{

@@ -100,7 +100,7 @@ pub(crate) struct ValueRecord {
 }
 
 impl ObjectKind {
-    fn id(self) -> u8 {
+    pub(super) fn id(self) -> u8 {
         match self {
             Self::Chunk => 0,
             Self::Directory => 1,
@@ -111,7 +111,7 @@ impl ObjectKind {
         }
     }
 
-    fn from_id(id: u8) -> Result<Self, Malformed> {
+    pub(super) fn from_id(id: u8) -> Result<Self, Malformed> {
         match id {
             0 => Ok(Self::Chunk),
             1 => Ok(Self::Directory),

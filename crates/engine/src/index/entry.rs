@@ -7,7 +7,14 @@
 //! a version of its own, and an index of another version is built anew.
 
 use super::integer;
-use crate::format::{BlobEntry, BlobRecord, Cursor, Malformed, ObjectKind, Place, StoreId};
+use crate::{
+    format::{BlobEntry, BlobRecord, Cursor, Malformed, ObjectKind, Place, StoreId},
+    object_key::ObjectKey,
+};
+
+/// Tags of all keys that have a digest: those of objects that refer to others first.
+pub(super) static DIGEST_TAGS: [[u8; 1]; 5] =
+    [[DIRECTORY_TAG], [BLOB_TAG], [CHUNK_LIST_TAG], [CHUNK_TAG], [BASE_TAG]];
 
 const CHUNK_TAG: u8 = b'c';
 const BASE_TAG: u8 = b'n';
@@ -18,7 +25,7 @@ const VALUE_TAG: u8 = b'v';
 pub(super) const PACK_TAG: u8 = b'p';
 pub(super) const STATE_KEY: [u8; 1] = *b"s";
 
-const LAYOUT_VERSION: u32 = 3;
+const LAYOUT_VERSION: u32 = 4;
 
 /// A key of a tag and a digest.
 pub(super) type DigestKey = [u8; 33];
@@ -31,8 +38,8 @@ pub(super) enum Key {
     Other(Box<[u8]>),
 }
 
-/// A key and its value.
-pub(super) type Entry = (Key, Box<[u8]>);
+/// A key and its value; none if it is to be removed.
+pub(super) type Entry = (Key, Option<Box<[u8]>>);
 
 pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> DigestKey {
     let tag = match kind {
@@ -47,6 +54,27 @@ pub(super) fn object_key(kind: ObjectKind, digest: &[u8; 32]) -> DigestKey {
 
 pub(super) fn blob_key(digest: &[u8; 32]) -> DigestKey {
     tagged(BLOB_TAG, digest)
+}
+
+pub(super) fn digest_key(key: &ObjectKey) -> DigestKey {
+    match key {
+        ObjectKey::Object(kind, digest) => object_key(*kind, digest),
+        ObjectKey::Blob(digest) => blob_key(digest),
+    }
+}
+
+/// What a key stands for; `None` if it is not one with a digest.
+pub(super) fn key_of_digest(key: &[u8]) -> Option<ObjectKey> {
+    let (tag, digest) = key.split_first()?;
+    let digest = digest.try_into().ok()?;
+    Some(match *tag {
+        CHUNK_TAG => ObjectKey::Object(ObjectKind::Chunk, digest),
+        BASE_TAG => ObjectKey::Object(ObjectKind::Base, digest),
+        DIRECTORY_TAG => ObjectKey::Object(ObjectKind::Directory, digest),
+        CHUNK_LIST_TAG => ObjectKey::Object(ObjectKind::ChunkList, digest),
+        BLOB_TAG => ObjectKey::Blob(digest),
+        _ => return None,
+    })
 }
 
 fn tagged(tag: u8, digest: &[u8; 32]) -> DigestKey {
@@ -99,6 +127,13 @@ pub(crate) enum Located {
 }
 
 impl Located {
+    /// Where the object lies, or its patch.
+    pub(crate) fn location(&self) -> &Location {
+        match self {
+            Self::Frame(location) | Self::Patched(location) => location,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let (is_patched, location) = match *self {
             Self::Frame(location) => (false, location),
@@ -129,10 +164,10 @@ impl Located {
     }
 }
 
-/// The digest is in the key.
-pub(super) fn encode_blob(blob: &BlobRecord) -> Vec<u8> {
-    let mut value = Vec::with_capacity(1 + 36 * blob.entries.len());
-    value.push(blob.lists.into());
+/// The blob's record, and the pack that it stands in. The digest is in the key.
+pub(super) fn encode_blob(pack: u32, blob: &BlobRecord) -> Vec<u8> {
+    let mut value = Vec::with_capacity(6 + 36 * blob.entries.len());
+    integer::put(&mut value, (u64::from(pack) << 1) | u64::from(blob.lists));
     for BlobEntry { digest, size_bytes } in &blob.entries {
         value.extend_from_slice(digest);
         integer::put(&mut value, *size_bytes);
@@ -140,15 +175,23 @@ pub(super) fn encode_blob(blob: &BlobRecord) -> Vec<u8> {
     value
 }
 
-pub(super) fn decode_blob(digest: &[u8; 32], value: &[u8]) -> Result<BlobRecord, Malformed> {
+pub(super) fn decode_blob(digest: &[u8; 32], value: &[u8]) -> Result<(u32, BlobRecord), Malformed> {
     let mut cursor = Cursor::new(value);
-    let lists = cursor.u8()? != 0;
+    let pack_and_lists = integer::take(&mut cursor)?;
+    let lists = pack_and_lists & 1 != 0;
     let mut entries = Vec::with_capacity(cursor.remaining() / 33);
     while !cursor.is_empty() {
         let (digest, size_bytes) = (cursor.array()?, integer::take(&mut cursor)?);
         entries.push(BlobEntry { digest, size_bytes });
     }
-    Ok(BlobRecord { digest: *digest, lists, entries })
+    let pack = integer::narrow(pack_and_lists >> 1)?;
+    Ok((pack, BlobRecord { digest: *digest, lists, entries }))
+}
+
+/// The pack that the value of a key with a digest says.
+pub(super) fn decode_pack(value: &[u8]) -> Result<u32, Malformed> {
+    // Both begin with the handle and a bit.
+    integer::narrow(integer::take(&mut Cursor::new(value))? >> 1)
 }
 
 pub(super) fn encode_value(place: Place, value: Option<&[u8]>) -> Vec<u8> {
@@ -217,12 +260,52 @@ pub(crate) struct Totals {
     pub(crate) directory_bytes: u64,
 }
 
+impl Totals {
+    /// Adds an object that lies in a frame.
+    pub(crate) fn add(&mut self, kind: ObjectKind, len: u32) {
+        let len = u64::from(len);
+        self.add_all(&match kind {
+            ObjectKind::Chunk | ObjectKind::Base => {
+                Self { chunks: 1, chunk_bytes: len, ..Self::default() }
+            }
+            ObjectKind::Directory => {
+                Self { directories: 1, directory_bytes: len, ..Self::default() }
+            }
+            ObjectKind::Patch => Self { patched_chunks: 1, ..Self::default() },
+            ObjectKind::ChunkList | ObjectKind::Duplicate => Self::default(),
+        });
+    }
+
+    /// Adds what is in `other`. An index that says something else than the packs may already be
+    /// at the end.
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        self.chunks = self.chunks.saturating_add(other.chunks);
+        self.chunk_bytes = self.chunk_bytes.saturating_add(other.chunk_bytes);
+        self.patched_chunks = self.patched_chunks.saturating_add(other.patched_chunks);
+        self.divided_blobs = self.divided_blobs.saturating_add(other.divided_blobs);
+        self.directories = self.directories.saturating_add(other.directories);
+        self.directory_bytes = self.directory_bytes.saturating_add(other.directory_bytes);
+    }
+
+    /// Takes away what is in `other`.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        self.chunks = self.chunks.saturating_sub(other.chunks);
+        self.chunk_bytes = self.chunk_bytes.saturating_sub(other.chunk_bytes);
+        self.patched_chunks = self.patched_chunks.saturating_sub(other.patched_chunks);
+        self.divided_blobs = self.divided_blobs.saturating_sub(other.divided_blobs);
+        self.directories = self.directories.saturating_sub(other.directories);
+        self.directory_bytes = self.directory_bytes.saturating_sub(other.directory_bytes);
+    }
+}
+
 /// What the index was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct State {
     pub(crate) store_id: StoreId,
     pub(crate) watermark: Watermark,
     pub(crate) totals: Totals,
+    /// The list of dead objects that it has followed; 0 if there was none.
+    pub(crate) dead_generation: u64,
 }
 
 impl State {
@@ -245,6 +328,7 @@ impl State {
         for total in totals {
             value.extend_from_slice(&total.to_le_bytes());
         }
+        value.extend_from_slice(&self.dead_generation.to_le_bytes());
         value
     }
 
@@ -268,6 +352,7 @@ impl State {
                 directories: cursor.u64()?,
                 directory_bytes: cursor.u64()?,
             },
+            dead_generation: cursor.u64()?,
         })
     }
 }
@@ -290,11 +375,13 @@ mod tests {
         for location in [location, far] {
             for located in [Located::Frame(location), Located::Patched(location)] {
                 assert_eq!(Located::decode(&located.encode()), Ok(located));
+                assert_eq!(decode_pack(&located.encode()), Ok(location.pack));
             }
         }
         let entries = [9, u64::MAX].map(|size_bytes| BlobEntry { digest: [1; 32], size_bytes });
         let blob = BlobRecord { digest: [2; 32], lists: true, entries: entries.into() };
-        assert_eq!(decode_blob(&blob.digest, &encode_blob(&blob)), Ok(blob));
+        assert_eq!(decode_pack(&encode_blob(u32::MAX, &blob)), Ok(u32::MAX));
+        assert_eq!(decode_blob(&blob.digest, &encode_blob(7, &blob)), Ok((7, blob)));
         let place = Place { epoch: 1, writer: 2, sequence: 3 };
         for value in [None, Some(b"".to_vec()), Some(b"x".to_vec())] {
             assert_eq!(decode_value(&encode_value(place, value.as_deref())), Ok((place, value)));
@@ -313,6 +400,7 @@ mod tests {
                 directories: 4,
                 directory_bytes: 5,
             },
+            dead_generation: 8,
         };
         assert_eq!(State::decode(&state.encode()), Ok(state));
     }

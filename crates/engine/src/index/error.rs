@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use granary_castore::Error;
 
+use super::tree_files::Problem;
 use crate::format::Malformed;
 
 /// Why the index does not answer. A broken index is not lost data: it is rebuilt.
@@ -22,6 +23,15 @@ pub(crate) enum IndexError {
 impl From<lsm_tree::Error> for IndexError {
     fn from(error: lsm_tree::Error) -> Self {
         Self::Tables(Arc::new(error))
+    }
+}
+
+impl From<Problem> for IndexError {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Malformed(problem) => problem.into(),
+            Problem::Io(error) => lsm_tree::Error::Io(error).into(),
+        }
     }
 }
 

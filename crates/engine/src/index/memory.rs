@@ -27,22 +27,25 @@ pub(super) struct Part {
 }
 
 /// Entries in the order of their keys.
-pub(super) type Sorted = BTreeMap<Box<[u8]>, Box<[u8]>>;
+pub(super) type Sorted = BTreeMap<Box<[u8]>, Slot>;
+
+/// What memory has for a key: its value, or that it was removed, whatever the tables say.
+pub(super) type Slot = Option<Box<[u8]>>;
 
 /// Entries in memory.
 #[derive(Debug, Default)]
 pub(super) struct Memtable {
     /// Almost all of them, and almost all look-ups find nothing: a map without an order takes
     /// one step for that.
-    by_digest: HashMap<DigestKey, Box<[u8]>>,
+    by_digest: HashMap<DigestKey, Slot>,
     /// Those that are gone through in their order, too.
     others: Sorted,
     bytes: usize,
 }
 
 impl Memtable {
-    fn insert(&mut self, key: Key, value: Box<[u8]>) {
-        self.bytes += ENTRY_BYTES + value.len();
+    fn insert(&mut self, key: Key, value: Slot) {
+        self.bytes += ENTRY_BYTES + value.as_ref().map_or(0, |value| value.len());
         match key {
             Key::Digest(key) => self.by_digest.insert(key, value),
             Key::Other(key) => {
@@ -56,11 +59,12 @@ impl Memtable {
         self.by_digest.is_empty() && self.others.is_empty()
     }
 
-    /// All entries in the order of their keys.
-    pub(super) fn sorted(&self) -> Vec<(&[u8], &[u8])> {
-        let by_digest = self.by_digest.iter().map(|(key, value)| (key.as_slice(), &**value));
-        let others = self.others.iter().map(|(key, value)| (&**key, &**value));
-        let mut entries: Vec<_> = by_digest.chain(others).collect();
+    /// All entries in the order of their keys, without a value if they were removed.
+    pub(super) fn sorted(&self) -> Vec<(&[u8], Option<&[u8]>)> {
+        let by_digest = self.by_digest.iter().map(|(key, value)| (key.as_slice(), value));
+        let others = self.others.iter().map(|(key, value)| (&**key, value));
+        let entries = by_digest.chain(others);
+        let mut entries: Vec<_> = entries.map(|(key, value)| (key, value.as_deref())).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
         entries
     }
@@ -109,16 +113,19 @@ impl Memory {
         self.waiting.pop_front();
     }
 
-    pub(super) fn by_digest(&self, key: &DigestKey) -> Option<&[u8]> {
-        self.newest_first().find_map(|memtable| memtable.by_digest.get(key)).map(|value| &**value)
+    /// What is here for a key, if anything.
+    pub(super) fn by_digest(&self, key: &DigestKey) -> Option<&Slot> {
+        self.newest_first().find_map(|memtable| memtable.by_digest.get(key))
     }
 
-    pub(super) fn other(&self, key: &[u8]) -> Option<&[u8]> {
-        self.newest_first().find_map(|memtable| memtable.others.get(key)).map(|value| &**value)
+    /// As [`by_digest`](Self::by_digest), for other keys.
+    pub(super) fn other(&self, key: &[u8]) -> Option<&Slot> {
+        self.newest_first().find_map(|memtable| memtable.others.get(key))
     }
 
     /// Entries from `start` on whose keys begin with `prefix`, at most `max` (at least 1) of
-    /// each memtable. Those with a digest in their key are not among them.
+    /// each memtable, those that were removed among them. Those with a digest in their key are
+    /// not.
     pub(super) fn range(&self, start: &[u8], prefix: &[u8], max: usize) -> Part {
         let (mut found, mut end) = (Sorted::new(), None::<Box<[u8]>>);
         let oldest_first = self.waiting.iter().map(|memtable| &**memtable).chain([&self.open]);
@@ -155,7 +162,7 @@ mod tests {
     use super::*;
 
     fn other(key: &[u8], value: &[u8]) -> Entry {
-        (Key::Other(key.into()), value.into())
+        (Key::Other(key.into()), Some(value.into()))
     }
 
     #[test]
@@ -163,30 +170,34 @@ mod tests {
         let mut memory = Memory::default();
         let digest = [7; 33];
         for round in 0..3 {
-            memory.insert(vec![other(b"k", &[round]), (Key::Digest(digest), [round].into())]);
-            assert_eq!(memory.other(b"k"), Some(&[round][..]));
-            assert_eq!(memory.by_digest(&digest), Some(&[round][..]));
-            assert_eq!(memory.range(b"", b"", 9).entries[&b"k"[..]], [round].into());
+            memory.insert(vec![other(b"k", &[round]), (Key::Digest(digest), Some([round].into()))]);
+            assert_eq!(memory.other(b"k"), Some(&Some([round].into())));
+            assert_eq!(memory.by_digest(&digest), Some(&Some([round].into())));
+            assert_eq!(memory.range(b"", b"", 9).entries[&b"k"[..]], Some([round].into()));
             memory.close_memtable();
         }
         assert!(!memory.has_room());
         memory.forget_oldest();
-        assert_eq!(memory.other(b"k"), Some(&[2][..]));
+        assert_eq!(memory.other(b"k"), Some(&Some([2].into())));
+        memory.insert(vec![(Key::Digest(digest), None)]);
+        assert_eq!(memory.by_digest(&digest), Some(&None), "removed, whatever was before");
+        assert_eq!(memory.by_digest(&[8; 33]), None, "nothing is known of it");
     }
 
     #[test]
     fn what_goes_to_a_table_is_sorted() {
         let mut memory = Memory::default();
         memory.insert(vec![
-            (Key::Digest([b'c'; 33]), [1].into()),
+            (Key::Digest([b'c'; 33]), Some([1].into())),
             other(b"z", &[2]),
             other(b"a", &[3]),
-            (Key::Digest([b'b'; 33]), [4].into()),
+            (Key::Digest([b'b'; 33]), Some([4].into())),
         ]);
         memory.close_memtable();
         let memtable = memory.oldest_waiting().expect("it was closed");
-        let values: Vec<_> = memtable.sorted().iter().map(|(_, value)| value[0]).collect();
-        assert_eq!(values, [3, 4, 1, 2]);
+        let sorted = memtable.sorted();
+        let values: Vec<_> = sorted.iter().map(|(_, value)| value.map(|value| value[0])).collect();
+        assert_eq!(values, [3, 4, 1, 2].map(Some));
     }
 
     #[test]
@@ -211,6 +222,6 @@ mod tests {
         assert_eq!(keys(1), ("1".to_owned(), Some(b'1')));
         assert_eq!(keys(2), ("12".to_owned(), Some(b'2')));
         assert_eq!(keys(3), ("12346".to_owned(), None));
-        assert_eq!(memory.range(b"", b"", 1).entries[&b"1"[..]], b"new".as_slice().into());
+        assert_eq!(memory.range(b"", b"", 1).entries[&b"1"[..]], Some(b"new".as_slice().into()));
     }
 }

@@ -18,6 +18,7 @@ mod flusher;
 mod memory;
 mod merged;
 mod tables;
+mod tree_files;
 
 use std::{
     path::Path,
@@ -26,14 +27,17 @@ use std::{
 
 use granary_castore::Chain;
 
-use crate::format::{BlobRecord, Malformed, ObjectKind, Place};
+use crate::{
+    format::{BlobRecord, Malformed, ObjectKind, Place},
+    object_key::ObjectKey,
+};
 use entry::DigestKey;
 use flusher::Flusher;
 use memory::{Memory, Part};
 use merged::Merged;
 use tables::Tables;
 
-pub(crate) use entry::{Located, Location, PackEntry, State, Watermark};
+pub(crate) use entry::{Located, Location, PackEntry, State, Totals, Watermark};
 pub(crate) use error::IndexError;
 pub(crate) use update::{Novelty, Update};
 
@@ -103,12 +107,46 @@ impl Index {
 
     /// The pieces of a blob of several chunks.
     pub(crate) fn blob(&self, digest: &[u8; 32]) -> Result<Option<BlobRecord>, IndexError> {
-        self.get_by_digest(&entry::blob_key(digest), |value| entry::decode_blob(digest, value))
+        let decode = |value: &[u8]| entry::decode_blob(digest, value).map(|(_, blob)| blob);
+        self.get_by_digest(&entry::blob_key(digest), decode)
     }
 
-    /// Whether it knows a blob of several chunks.
-    pub(crate) fn contains_blob(&self, digest: &[u8; 32]) -> Result<bool, IndexError> {
-        self.contains_key(&entry::blob_key(digest))
+    /// Handle of the pack that an object lies in, or its patch, or a blob's record.
+    pub(crate) fn pack_of(&self, key: &ObjectKey) -> Result<Option<u32>, IndexError> {
+        self.get_by_digest(&entry::digest_key(key), entry::decode_pack)
+    }
+
+    /// What an object counts for in the sums; `None` if it is not known.
+    pub(crate) fn totals_of(&self, key: &ObjectKey) -> Result<Option<Totals>, IndexError> {
+        let mut totals = Totals::default();
+        match key {
+            ObjectKey::Object(kind, digest) => match self.located(*kind, digest)? {
+                Some(Located::Frame(location)) => totals.add(*kind, location.len),
+                Some(Located::Patched(location)) => totals.add(ObjectKind::Patch, location.len),
+                None => return Ok(None),
+            },
+            ObjectKey::Blob(digest) => {
+                if !self.contains_key(&entry::blob_key(digest))? {
+                    return Ok(None);
+                }
+                totals.divided_blobs = 1;
+            }
+        }
+        Ok(Some(totals))
+    }
+
+    /// All objects that were in tables when this was called, and the packs that they lie in. Of
+    /// objects of two kinds those come first that refer to the others. What was
+    /// [synced](Self::sync) is in tables.
+    pub(crate) fn written_objects(
+        &self,
+    ) -> impl Iterator<Item = Result<(ObjectKey, u32), IndexError>> {
+        entry::DIGEST_TAGS.iter().flat_map(|tag| self.tables.range(tag, tag)).map(|entry| {
+            let (key, value) = entry?;
+            let key = entry::key_of_digest(&key)
+                .ok_or(Malformed("the key of an object has the wrong length"))?;
+            Ok((key, entry::decode_pack(&value)?))
+        })
     }
 
     /// The newest value of a key, or its tombstone, and its place in the order.
@@ -174,12 +212,18 @@ impl Index {
         self.flusher.flush()
     }
 
+    /// Merges all tables into as few as can be, so that what was removed takes no space.
+    pub(crate) fn compact(&self) -> Result<(), IndexError> {
+        self.sync()?;
+        self.tables.merge_all()
+    }
+
     // IMPORTANT: every read looks in memory before it looks in the tables. An entry goes from
     // there to here, and is there until it is here.
 
     fn contains_key(&self, key: &DigestKey) -> Result<bool, IndexError> {
-        if self.read_memory().by_digest(key).is_some() {
-            return Ok(true);
+        if let Some(value) = self.read_memory().by_digest(key) {
+            return Ok(value.is_some());
         }
         self.tables.contains(key)
     }
@@ -190,7 +234,7 @@ impl Index {
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Option<T>, IndexError> {
         if let Some(value) = self.read_memory().by_digest(key) {
-            return Ok(Some(decode(value)?));
+            return Ok(value.as_deref().map(decode).transpose()?);
         }
         Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
     }
@@ -201,13 +245,13 @@ impl Index {
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Option<T>, IndexError> {
         if let Some(value) = self.read_memory().other(key) {
-            return Ok(Some(decode(value)?));
+            return Ok(value.as_deref().map(decode).transpose()?);
         }
         Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
     }
 
-    /// Up to `max` entries (at least 1) from `start` on whose keys begin with `prefix`, in their
-    /// order, and where the next page begins, if there may be one.
+    /// Of up to `max` keys (at least 1) from `start` on that begin with `prefix`, in their order,
+    /// those that were not removed; and where the next page begins, if there may be one.
     fn page(
         &self,
         start: &[u8],
@@ -221,19 +265,21 @@ impl Index {
             (memory.range(start, prefix, max), self.tables.range(start, prefix));
         drop(memory);
         let newer = entries.into_iter().peekable();
-        let mut page = Vec::new();
+        let (mut page, mut last) = (Vec::new(), None);
+        let mut looked_at = 0;
         for entry in (Merged { memory: newer, tables: older.peekable() }).take(max) {
             let (key, value) = entry?;
             if end.as_ref().is_some_and(|end| *key > **end) {
                 break;
             }
-            page.push((key, value));
+            looked_at += 1;
+            if looked_at == max {
+                last = Some(key.clone());
+            }
+            page.extend(value.map(|value| (key, value)));
         }
         // The first key behind the last one that was looked at.
-        let last = match page.last() {
-            Some((key, _)) if page.len() == max => Some(key.clone()),
-            _ => end.map(<[u8]>::into_vec),
-        };
+        let last = last.or(end.map(<[u8]>::into_vec));
         Ok((page, last.map(|last| [&last[..], &[0]].concat())))
     }
 
@@ -290,7 +336,8 @@ mod tests {
             .expect("it asks nothing of the index");
         let watermark = Watermark { offset: number.into(), ..Watermark::default() };
         update.set_pack(number, PackEntry { id: [1; 16], sealed: true });
-        update.set_state(&State { store_id: StoreId([2; 16]), watermark, totals });
+        let store_id = StoreId([2; 16]);
+        update.set_state(&State { store_id, watermark, totals, dead_generation: 0 });
         update
     }
 

@@ -14,7 +14,11 @@ use lsm_tree::{
     SequenceNumberCounter, Slice, ValueType, compaction::Leveled, config::PinningPolicy,
 };
 
-use super::{error::IndexError, memory::Memtable};
+use super::{
+    error::IndexError,
+    memory::Memtable,
+    tree_files::{self, TABLES_DIR, TREE_FILE},
+};
 use crate::format::Malformed;
 
 /// Bytes that the cache of blocks may hold: the index of a small store, and of a larger one what
@@ -26,12 +30,6 @@ const MAX_OPEN_TABLES: usize = 128;
 
 /// Length of a table that comes of a merger.
 const TABLE_BYTES: u64 = 16 << 20;
-
-/// The file that every tree has.
-const TREE_FILE: &str = "current";
-
-/// Where the tables of every tree lie.
-const TABLES_DIR: &str = "tables";
 
 /// Reads see what is newest.
 const NOW: SeqNo = SeqNo::MAX;
@@ -52,6 +50,9 @@ impl Tables {
         // The crate would panic.
         if holds_directories(&dir.join(TABLES_DIR)) {
             return Err(Malformed("a directory lies among the tables of the index").into());
+        }
+        if dir.exists() {
+            tree_files::check(dir)?;
         }
         let sequence = SequenceNumberCounter::default();
         // Whole, and kept in memory: about two bytes for an object. So no look-up reads more
@@ -98,7 +99,9 @@ impl Tables {
         let sequence = self.sequence.next();
         let entries = memtable.sorted();
         let entries = entries.into_iter().map(|(key, value)| {
-            Ok(InternalValue::from_components(key, value, sequence, ValueType::Value))
+            let kind = if value.is_some() { ValueType::Value } else { ValueType::Tombstone };
+            let value = value.unwrap_or_default();
+            Ok(InternalValue::from_components(key, value, sequence, kind))
         });
         if let Some((tables, _)) = self.tree.flush_to_tables(entries)? {
             self.tree.register_tables(&tables, None, None, &[], NOW)?;
@@ -111,6 +114,11 @@ impl Tables {
         let before = self.tree.current_version().id();
         self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
         Ok(self.tree.current_version().id() != before)
+    }
+
+    /// Merges all tables.
+    pub(super) fn merge_all(&self) -> Result<(), IndexError> {
+        Ok(self.tree.major_compact(TABLE_BYTES, NOW)?)
     }
 }
 

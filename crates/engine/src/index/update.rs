@@ -5,8 +5,11 @@ use super::{
     Index, IndexError,
     entry::{self, Entry, Key, Located, Location, PackEntry, State, Totals},
 };
-use crate::format::{
-    BlobRecord, FrameObjects, Malformed, ObjectKind, Record, SEGMENT_HEADER_BYTES, ValueRecord,
+use crate::{
+    format::{
+        BlobRecord, FrameObjects, Malformed, ObjectKind, Record, SEGMENT_HEADER_BYTES, ValueRecord,
+    },
+    object_key::ObjectKey,
 };
 
 /// Entries to be written together.
@@ -49,7 +52,7 @@ impl Update {
                 Record::Frame(frame) => {
                     self.add_frame(index, novelty, pack, segment_offset, frame, totals)?;
                 }
-                Record::Blob(blob) => self.add_blob(index, novelty, blob, totals)?,
+                Record::Blob(blob) => self.add_blob(index, novelty, pack, blob, totals)?,
                 Record::Value(value) => self.add_value(index, novelty, value)?,
             }
         }
@@ -88,18 +91,7 @@ impl Update {
             if novelty == Novelty::Unknown && index.contains_key(&key)? {
                 continue;
             }
-            match object.kind {
-                ObjectKind::Chunk | ObjectKind::Base => {
-                    count(&mut totals.chunks, 1_u64);
-                    count(&mut totals.chunk_bytes, object.len);
-                }
-                ObjectKind::Directory => {
-                    count(&mut totals.directories, 1_u64);
-                    count(&mut totals.directory_bytes, object.len);
-                }
-                ObjectKind::Patch => count(&mut totals.patched_chunks, 1_u64),
-                ObjectKind::ChunkList | ObjectKind::Duplicate => {}
-            }
+            totals.add(object.kind, object.len);
             let located = match object.kind {
                 ObjectKind::Patch => Located::Patched(location),
                 _ => Located::Frame(location),
@@ -113,12 +105,14 @@ impl Update {
         &mut self,
         index: &Index,
         novelty: Novelty,
+        pack: u32,
         blob: &BlobRecord,
         totals: &mut Totals,
     ) -> Result<(), IndexError> {
-        if novelty == Novelty::New || !index.contains_blob(&blob.digest)? {
-            count(&mut totals.divided_blobs, 1_u64);
-            self.put(Key::Digest(entry::blob_key(&blob.digest)), entry::encode_blob(blob));
+        let key = entry::blob_key(&blob.digest);
+        if novelty == Novelty::New || !index.contains_key(&key)? {
+            totals.divided_blobs = totals.divided_blobs.saturating_add(1);
+            self.put(Key::Digest(key), entry::encode_blob(pack, blob));
         }
         Ok(())
     }
@@ -141,6 +135,21 @@ impl Update {
         Ok(())
     }
 
+    /// Removes an object.
+    pub(crate) fn remove(&mut self, key: &ObjectKey) {
+        self.entries.push((Key::Digest(entry::digest_key(key)), None));
+    }
+
+    /// Removes a value, or its tombstone.
+    pub(crate) fn remove_value(&mut self, kind: u8, key: &[u8]) {
+        self.entries.push((Key::Other(entry::value_key(kind, key).into()), None));
+    }
+
+    /// Removes a pack.
+    pub(crate) fn remove_pack(&mut self, handle: u32) {
+        self.entries.push((Key::Other(entry::pack_key(handle).into()), None));
+    }
+
     pub(crate) fn set_pack(&mut self, handle: u32, pack: PackEntry) {
         self.put(Key::Other(entry::pack_key(handle).into()), pack.encode());
     }
@@ -150,11 +159,6 @@ impl Update {
     }
 
     fn put(&mut self, key: Key, value: Vec<u8>) {
-        self.entries.push((key, value.into()));
+        self.entries.push((key, Some(value.into())));
     }
-}
-
-/// An index that says something else than the packs may already be at the end.
-fn count(total: &mut u64, further: impl Into<u64>) {
-    *total = total.saturating_add(further.into());
 }

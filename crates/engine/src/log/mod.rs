@@ -19,9 +19,11 @@
 mod pending;
 mod request;
 mod tail;
+
+mod maintenance;
 mod thread;
 
-pub(crate) use pending::PendingKey;
+pub(crate) use maintenance::{Maintenance, MovedFrame};
 pub(crate) use request::{LooseObject, Part, Request};
 pub(crate) use tail::Tail;
 pub(crate) use thread::{Log, LogStart};

@@ -5,43 +5,25 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use crate::format::{Object, ObjectKind};
-
-/// Names an object of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum PendingKey {
-    Object(ObjectKind, [u8; 32]),
-    Blob([u8; 32]),
-}
-
-impl PendingKey {
-    /// The key of an object in a frame. That of a patch is the chunk that it makes.
-    pub(crate) fn of(object: &Object) -> Self {
-        let kind = match object.kind {
-            ObjectKind::Patch => ObjectKind::Chunk,
-            kind => kind,
-        };
-        Self::Object(kind, object.digest)
-    }
-}
+use crate::object_key::ObjectKey;
 
 /// A set of objects on their way. Bounded by the log, which syncs when it grows large.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    keys: RwLock<HashSet<PendingKey>>,
+    keys: RwLock<HashSet<ObjectKey>>,
 }
 
 impl Pending {
-    pub(crate) fn contains(&self, key: &PendingKey) -> bool {
+    pub(crate) fn contains(&self, key: &ObjectKey) -> bool {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     /// Adds a key; false if it was there.
-    pub(super) fn insert(&self, key: PendingKey) -> bool {
+    pub(super) fn insert(&self, key: ObjectKey) -> bool {
         self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(key)
     }
 
-    pub(super) fn remove(&self, keys: impl IntoIterator<Item = PendingKey>) {
+    pub(super) fn remove(&self, keys: impl IntoIterator<Item = ObjectKey>) {
         let mut set = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         for key in keys {
             set.remove(&key);

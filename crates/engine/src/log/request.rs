@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use bytes::Bytes;
 use granary_castore::{RecordWrite, Result};
 
+use super::maintenance::Maintenance;
 use crate::format::{BlobRecord, Object, StoredFrame};
 
 /// A small object that is to share a frame with others that arrive at about the same time.
@@ -23,6 +24,8 @@ pub(crate) enum Part {
     Loose(Vec<LooseObject>),
     /// A blob's list of chunks.
     Blob(BlobRecord),
+    /// Values that become durable with the batch.
+    Values(Vec<RecordWrite>),
 }
 
 /// A request to the log.
@@ -37,6 +40,8 @@ pub(crate) enum Request {
     /// Make everything so far durable, and answer; with an error if a segment was lost
     /// since the count of losses was `losses`.
     Commit { losses: u64, answer: SyncSender<Result<()>> },
+    /// Something that garbage collection needs.
+    Maintain(Maintenance),
     /// Answer once everything so far was taken.
     Barrier { answer: SyncSender<Result<()>> },
     /// Make everything so far durable, answer, and end.

@@ -12,7 +12,7 @@ use std::{
 use granary_castore::{Error, RecordWrite, Result};
 
 use super::{
-    pending::{Pending, PendingKey},
+    pending::Pending,
     request::{LooseObject, Part, Request},
     tail::Tail,
 };
@@ -23,7 +23,9 @@ use crate::{
         BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind, Place, SegmentBuilder, StoredFrame,
         ValueRecord,
     },
-    index::{Index, Novelty, PackEntry, State, Update, Watermark},
+    gc::Guard,
+    index::{Index, Novelty, PackEntry, State, Totals, Update, Watermark},
+    object_key::ObjectKey,
     packs::Packs,
 };
 
@@ -42,6 +44,9 @@ pub(crate) struct LogStart {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) index: Arc<Index>,
     pub(crate) packs: Arc<Packs>,
+    pub(crate) guard: Arc<Guard>,
+    /// Generation of the newest list of dead objects.
+    pub(crate) dead_generation: u64,
     /// The pack to go on with, if there is one.
     pub(crate) tail: Option<Tail>,
     pub(crate) next_handle: u32,
@@ -129,10 +134,10 @@ impl Log {
     }
 
     /// Sends a request and waits for its answer.
-    pub(crate) fn ask(
+    pub(crate) fn ask<T>(
         &self,
-        request: impl FnOnce(SyncSender<Result<()>>) -> Request,
-    ) -> Result<()> {
+        request: impl FnOnce(SyncSender<Result<T>>) -> Request,
+    ) -> Result<T> {
         let (answer, answered) = sync_channel(1);
         self.send(request(answer))?;
         answered.recv().map_err(|_| closed())?
@@ -171,31 +176,35 @@ fn closed() -> Error {
 }
 
 /// State of the thread.
-struct Appender {
+pub(super) struct Appender {
     disk: Arc<dyn Disk>,
-    index: Arc<Index>,
+    pub(super) index: Arc<Index>,
     packs: Arc<Packs>,
+    guard: Arc<Guard>,
     shared: Arc<Shared>,
-    tail: Option<Tail>,
-    next_handle: u32,
+    pub(super) tail: Option<Tail>,
+    pub(super) next_handle: u32,
     /// The state that the index has once `update` is applied.
-    state: State,
+    pub(super) state: State,
     epoch: u32,
     writer: u64,
     pack_bytes: u64,
     group_bytes: usize,
     compressor: Compressor,
 
-    segment: SegmentBuilder,
+    pub(super) segment: SegmentBuilder,
+    /// What the index has of objects in `segment` already, which it no longer has once that is
+    /// applied.
+    pub(super) replaced: Totals,
     loose: Vec<LooseObject>,
     loose_bytes: usize,
     /// What is in `segment` and `loose`.
-    segment_keys: Vec<PendingKey>,
+    segment_keys: Vec<ObjectKey>,
 
     /// Written but not synced.
-    update: Update,
+    pub(super) update: Update,
     is_unsynced: bool,
-    unsynced_keys: Vec<PendingKey>,
+    unsynced_keys: Vec<ObjectKey>,
 
     waiting: Vec<(u64, SyncSender<Result<()>>)>,
     /// Set by a failed sync.
@@ -208,6 +217,7 @@ impl Appender {
             disk: start.disk,
             index: start.index,
             packs: start.packs,
+            guard: start.guard,
             shared,
             tail: start.tail,
             next_handle: start.next_handle,
@@ -218,6 +228,7 @@ impl Appender {
             group_bytes: start.group_bytes,
             compressor: Compressor::new(start.compression)?,
             segment: SegmentBuilder::default(),
+            replaced: Totals::default(),
             loose: Vec::new(),
             loose_bytes: 0,
             segment_keys: Vec::new(),
@@ -279,6 +290,7 @@ impl Appender {
                 self.waiting.push((self.shared.losses.load(Ordering::Acquire), answer));
             }
             Request::Commit { losses, answer } => self.waiting.push((losses, answer)),
+            Request::Maintain(maintenance) => self.maintain(maintenance),
             Request::Barrier { answer } | Request::Close { answer } => reply(&answer, Ok(())),
         }
     }
@@ -292,28 +304,40 @@ impl Appender {
                 }
             }
             Part::Blob(blob) => self.take_blob(blob),
+            Part::Values(writes) => self.take_values(writes),
         }
     }
 
-    /// Whether an object must be written: nobody else has brought it meanwhile.
-    fn is_new(&mut self, key: PendingKey) -> bool {
-        let indexed = match &key {
-            PendingKey::Object(kind, digest) => self.index.contains(*kind, digest),
-            PendingKey::Blob(digest) => self.index.contains_blob(digest),
-        };
+    /// Whether an object must be written: nobody else has brought it meanwhile, and it is not
+    /// condemned where it lies.
+    fn is_new(&mut self, key: ObjectKey) -> bool {
         // If the index does not answer, writing the object again is right, if wasteful.
-        if indexed.unwrap_or(false) || !self.shared.pending.insert(key) {
+        let pack = self.index.pack_of(&key).unwrap_or(None);
+        if pack.is_some_and(|pack| !self.guard.lock().is_condemned(&key, pack))
+            || !self.shared.pending.insert(key)
+        {
             return false;
+        }
+        if pack.is_some() {
+            self.note_replaced(&key);
         }
         self.segment_keys.push(key);
         true
+    }
+
+    /// Notes that the segment brings an object anew, which the index has elsewhere.
+    pub(super) fn note_replaced(&mut self, key: &ObjectKey) {
+        // The sums are for people. If the index does not answer, they are a little too large.
+        if let Ok(Some(totals)) = self.index.totals_of(key) {
+            self.replaced.add_all(&totals);
+        }
     }
 
     fn take_frame(&mut self, frame: &StoredFrame, mut objects: Vec<Object>) {
         // Between the look-up of whoever made the frame and now, another may have brought
         // the same. A frame is kept if anything in it is new.
         for object in &mut objects {
-            if !self.is_new(PendingKey::of(object)) {
+            if !self.is_new(ObjectKey::of(object)) {
                 object.kind = ObjectKind::Duplicate;
             }
         }
@@ -323,7 +347,7 @@ impl Appender {
     }
 
     fn take_loose(&mut self, loose: LooseObject) {
-        if !self.is_new(PendingKey::of(&loose.object)) {
+        if !self.is_new(ObjectKey::of(&loose.object)) {
             return;
         }
         if self.loose_bytes + loose.bytes.len() > MAX_FRAME_RAW_BYTES {
@@ -337,7 +361,7 @@ impl Appender {
     }
 
     fn take_blob(&mut self, blob: BlobRecord) {
-        if self.is_new(PendingKey::Blob(blob.digest)) {
+        if self.is_new(ObjectKey::Blob(blob.digest)) {
             self.segment.push_blob(blob);
         }
     }
@@ -381,8 +405,9 @@ impl Appender {
             return;
         }
         let segment = std::mem::take(&mut self.segment);
+        let replaced = std::mem::take(&mut self.replaced);
         let keys = std::mem::take(&mut self.segment_keys);
-        match self.append(segment) {
+        match self.append(segment, &replaced) {
             Ok(()) => self.unsynced_keys.extend(keys),
             Err(error) => {
                 tracing::error!(error = %granary_castore::Chain(&error), "a write was lost");
@@ -399,7 +424,7 @@ impl Appender {
         }
     }
 
-    fn append(&mut self, segment: SegmentBuilder) -> Result<()> {
+    fn append(&mut self, segment: SegmentBuilder, replaced: &Totals) -> Result<()> {
         if self.tail.as_ref().is_some_and(|tail| tail.len() >= self.pack_bytes) {
             self.seal()?;
         }
@@ -416,7 +441,9 @@ impl Appender {
         let totals = &mut self.state.totals;
         self.update
             .add_segment(&self.index, Novelty::New, handle, offset, &records, totals)
-            .map_err(Error::from)
+            .map_err(Error::from)?;
+        totals.subtract(replaced);
+        Ok(())
     }
 
     fn create_pack(&mut self) -> Result<Tail> {
@@ -428,7 +455,7 @@ impl Appender {
     }
 
     /// Seals the full pack; everything in it is made durable first.
-    fn seal(&mut self) -> Result<()> {
+    pub(super) fn seal(&mut self) -> Result<()> {
         self.sync()?;
         if let Some(tail) = &self.tail {
             tail.write_footer(self.state.store_id)?;
@@ -441,8 +468,18 @@ impl Appender {
         Ok(())
     }
 
+    /// Why nothing more is written, if so.
+    pub(super) fn poison(&self) -> Option<Error> {
+        self.poison.clone()
+    }
+
+    /// Fails if a segment was lost since the count was `losses`.
+    pub(super) fn check_losses(&self, losses: u64) -> Result<()> {
+        self.shared.check_losses(losses)
+    }
+
     /// Makes everything durable and visible, and answers all who wait.
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         self.write_segment();
         let result = match &self.poison {
             Some(poison) => Err(poison.clone()),
@@ -455,7 +492,7 @@ impl Appender {
     }
 
     /// Syncs what was written and puts it into the index. A failure poisons the log.
-    fn sync(&mut self) -> Result<()> {
+    pub(super) fn sync(&mut self) -> Result<()> {
         if !self.is_unsynced && self.update.is_empty() {
             return Ok(());
         }
@@ -497,10 +534,11 @@ fn refuse(request: Request, poison: &Error) {
         | Request::Close { answer } => reply(&answer, Err(poison.clone())),
         // It has no answer of its own: the commit behind it gets it.
         Request::Append { .. } => {}
+        Request::Maintain(maintenance) => maintenance.refuse(poison),
     }
 }
 
-fn reply(answer: &SyncSender<Result<()>>, result: Result<()>) {
+pub(super) fn reply<T>(answer: &SyncSender<Result<T>>, result: Result<T>) {
     // Whoever asked may have gone away.
     drop(answer.try_send(result));
 }

@@ -8,18 +8,21 @@ mod header;
 mod packs;
 mod replay;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use granary_castore::{Chain, Error, Result};
 
 pub(crate) use lock::Lock;
 pub use report::{CutTail, Damage, OpenError, OpenReport, Progress};
+pub(crate) use scan::Scanner;
 
 use crate::{
     chunker::{Chunker, DEFAULT_AVERAGE_CHUNK_BYTES},
     compression::Compression,
+    dead::{DeadList, Unusable},
     disk::Disk,
     format::{StoreHeader, StoreId},
+    gc::Guard,
     index::{Index, IndexError, State},
     log::LogStart,
     packs::{PACKS_DIR, Packs},
@@ -30,6 +33,9 @@ pub(crate) const SET_ASIDE_DIR: &str = "set-aside";
 
 /// The length at which a pack is sealed, unless told otherwise.
 pub const DEFAULT_PACK_BYTES: u64 = 64 << 20;
+
+/// How long something is kept that was leased, unless told otherwise.
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many bytes share a frame, before compression. What is stored can be read whatever
 /// they are.
@@ -62,6 +68,8 @@ pub struct OpenOptions<'a> {
     pub average_chunk_bytes: u32,
     /// A pack that has reached this length is sealed; its last segment may pass it.
     pub pack_bytes: u64,
+    /// How long something is kept that was [leased](granary_castore::WriteBatch::lease).
+    pub lease: Duration,
     /// Build the index anew, whatever there is of it.
     pub rebuild_index: bool,
     /// Is told how far replay or rebuilding has come.
@@ -75,6 +83,7 @@ impl Default for OpenOptions<'_> {
             frame_sizes: FrameSizes::default(),
             average_chunk_bytes: DEFAULT_AVERAGE_CHUNK_BYTES,
             pack_bytes: DEFAULT_PACK_BYTES,
+            lease: DEFAULT_LEASE,
             rebuild_index: false,
             progress: None,
         }
@@ -123,11 +132,13 @@ fn open_with(
     let mut report = OpenReport::default();
     let (index, state) = open_index(index_dir, header.store_id, rebuild_index, &mut report)?;
     let packs = Arc::new(Packs::new(Arc::clone(disk)));
+    let dead = read_dead_list(&**disk, header.store_id, &mut report)?;
     let mut replay = replay::Replay {
         disk: &**disk,
         index: &index,
         packs: &packs,
         store_id: header.store_id,
+        dead: &dead,
         state: state.unwrap_or(State { store_id: header.store_id, ..State::default() }),
         report: &mut report,
         progress: options.progress,
@@ -141,6 +152,8 @@ fn open_with(
         disk: Arc::clone(disk),
         index: Arc::new(index),
         packs,
+        guard: Guard::new()?,
+        dead_generation: dead.generation.max(state.dead_generation),
         tail,
         next_handle,
         state,
@@ -151,6 +164,22 @@ fn open_with(
         pack_bytes: options.pack_bytes,
     };
     Ok(Opened { start, chunker, report })
+}
+
+/// Reads the list of dead objects; an empty one if it cannot be used.
+fn read_dead_list(
+    disk: &dyn Disk,
+    store_id: StoreId,
+    report: &mut OpenReport,
+) -> Result<DeadList, OpenError> {
+    match DeadList::read(disk, store_id) {
+        Ok(dead) => Ok(dead),
+        Err(Unusable::Damaged(problem)) => {
+            report.dead_list_problem = Some(problem.to_string());
+            Ok(DeadList::default())
+        }
+        Err(Unusable::Unread(error)) => Err(error.into()),
+    }
 }
 
 /// Opens the index, or an empty one in its place if it is broken, foreign or unwanted.

@@ -6,6 +6,7 @@ use granary_castore::{Error, Result};
 
 use super::{OpenError, SET_ASIDE_DIR};
 use crate::{
+    dead::DeadList,
     disk::{Disk, DiskFile},
     format::{PACK_HEADER_BYTES, PackHeader, SegmentHeader, Stamp, StoreId, VersionProblem},
     packs::{PACKS_DIR, PackId},
@@ -35,6 +36,9 @@ pub(super) fn find(
 ) -> Result<HashMap<PackId, FoundPack>, OpenError> {
     let mut found = HashMap::new();
     for name in disk.list(PACKS_DIR).map_err(Error::from)? {
+        if DeadList::is_named(&name) {
+            continue;
+        }
         let Some(id) = PackId::from_file_name(&name) else {
             tracing::warn!(name, "a file among the packs is no pack; it is left alone");
             continue;

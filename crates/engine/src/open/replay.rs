@@ -16,10 +16,12 @@ use super::{
     scan::{ScanEnd, Scanner},
 };
 use crate::{
+    dead::DeadList,
     disk::{Disk, DiskFile},
-    format::{PACK_HEADER_BYTES, Record, SegmentHeader, StoreId},
+    format::{ObjectKind, PACK_HEADER_BYTES, Record, SegmentHeader, StoreId},
     index::{Index, Novelty, PackEntry, State, Update, Watermark},
     log::Tail,
+    object_key::ObjectKey,
     packs::{PackId, Packs},
 };
 
@@ -28,6 +30,7 @@ pub(super) struct Replay<'a> {
     pub(super) index: &'a Index,
     pub(super) packs: &'a Packs,
     pub(super) store_id: StoreId,
+    pub(super) dead: &'a DeadList,
     pub(super) state: State,
     pub(super) report: &'a mut OpenReport,
     pub(super) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
@@ -51,6 +54,9 @@ impl Replay<'_> {
             known.iter().map(|(handle, _)| handle.saturating_add(1)).max().unwrap_or(0);
         let mut candidates = self.known_packs(known, &mut found);
         candidates.extend(self.unknown_packs(found, &mut next_handle)?);
+        // IMPORTANT: before anything is replayed. What was written anew since the list was made
+        // is only taken in if the index does not have it where it is dead.
+        self.follow_dead_list()?;
         // Oldest first. A pack without a first segment was just begun.
         candidates.sort_by_key(|candidate| {
             let first_stamp = candidate.pack.first_stamp;
@@ -127,6 +133,36 @@ impl Replay<'_> {
         Ok(candidates)
     }
 
+    /// Removes dead objects from an index that was written before the list of them.
+    fn follow_dead_list(&mut self) -> Result<()> {
+        if self.dead.generation <= self.state.dead_generation {
+            if self.dead.generation < self.state.dead_generation
+                && self.report.dead_list_problem.is_none()
+            {
+                self.report.dead_list_problem =
+                    Some("it is missing, or older than the index".to_owned());
+            }
+            return Ok(());
+        }
+        for (handle, entry) in self.index.packs()? {
+            let Some(keys) = self.dead.packs.get(&PackId(entry.id)) else { continue };
+            let mut update = Update::default();
+            for key in keys {
+                if self.index.pack_of(key)? == Some(handle) {
+                    let totals = self.index.totals_of(key)?;
+                    self.state.totals.subtract(&totals.unwrap_or_default());
+                    update.remove(key);
+                }
+            }
+            update.set_state(&self.state);
+            self.index.apply(update)?;
+        }
+        self.state.dead_generation = self.dead.generation;
+        let mut update = Update::default();
+        update.set_state(&self.state);
+        Ok(self.index.apply(update)?)
+    }
+
     fn has_segments(&self, id: PackId) -> Result<bool> {
         let Some(file) = self.disk.open(&id.file_name())? else { return Ok(false) };
         Scanner::new(&*file, self.store_id)?.has_segments()
@@ -167,7 +203,8 @@ impl Replay<'_> {
         // indexed counts as durable from then on, so it must be.
         file.sync()?;
         let scanner = Scanner::new(&*file, self.store_id)?;
-        let on_segment = &mut |offset, header: &SegmentHeader, records: Vec<Record>| {
+        let on_segment = &mut |offset, header: &SegmentHeader, mut records: Vec<Record>| {
+            self.leave_out_dead(id, &mut records);
             self.apply(handle, id, offset, header, &records)
         };
         let by_footer = scanner.scan_by_footer(from, on_segment)?;
@@ -191,6 +228,24 @@ impl Replay<'_> {
         let is_sealed = end.is_sealed || was_damaged || !is_newest;
         self.set_pack(handle, id, is_sealed)?;
         if is_sealed { Ok(None) } else { resume(handle, id, &file, &scanner, from, end) }
+    }
+
+    /// Takes what is dead out of the records of a segment.
+    fn leave_out_dead(&self, id: PackId, records: &mut Vec<Record>) {
+        let Some(dead) = self.dead.packs.get(&id) else { return };
+        records.retain_mut(|record| match record {
+            Record::Frame(frame) => {
+                for object in &mut frame.objects {
+                    if object.kind != ObjectKind::Duplicate && dead.contains(&ObjectKey::of(object))
+                    {
+                        object.kind = ObjectKind::Duplicate;
+                    }
+                }
+                true
+            }
+            Record::Blob(blob) => !dead.contains(&ObjectKey::Blob(blob.digest)),
+            Record::Value(_) => true,
+        });
     }
 
     fn apply(

@@ -49,6 +49,9 @@ pub struct OpenReport {
     pub cut_tails: Vec<CutTail>,
     /// Damage: bytes that should be there and valid, and are not.
     pub damage: Vec<Damage>,
+    /// Why the list of dead objects cannot be used, if so. If the index is then built anew, what
+    /// was collected and not swept comes back, and may refer to what is gone.
+    pub dead_list_problem: Option<String>,
 }
 
 /// The end of a pack that a crash left behind.
@@ -76,6 +79,11 @@ pub struct Damage {
 }
 
 impl OpenReport {
+    /// How many places are damaged.
+    pub fn damage_count(&self) -> usize {
+        self.damage.len() + usize::from(self.dead_list_problem.is_some())
+    }
+
     pub(super) fn log(&self) {
         if self.rebuilt_index && self.replayed_segments > 0 {
             tracing::info!(segments = self.replayed_segments, "built the index anew");
@@ -87,6 +95,9 @@ impl OpenReport {
                 %pack, offset, len, kept_in,
                 "cut off a write that a crash had torn; nothing acknowledged was in it"
             );
+        }
+        if let Some(problem) = &self.dead_list_problem {
+            tracing::error!(problem, "the list of dead objects cannot be used");
         }
         for Damage { pack, offset, problem } in &self.damage {
             tracing::error!(%pack, offset, problem, "a pack is damaged; the damage is not served");

@@ -20,21 +20,21 @@ const MAX_FOOTER_BYTES: usize = 16 << 20;
 const MAX_PACK_BYTES: u64 = u32::MAX as u64;
 
 /// Called for each valid segment: where it begins, its header, its records.
-pub(super) type OnSegment<'a> = dyn FnMut(u64, &SegmentHeader, Vec<Record>) -> Result<()> + 'a;
+pub(crate) type OnSegment<'a> = dyn FnMut(u64, &SegmentHeader, Vec<Record>) -> Result<()> + 'a;
 
 /// Where going through a pack ended.
 #[derive(Debug, Default)]
-pub(super) struct ScanEnd {
+pub(crate) struct ScanEnd {
     /// Where the valid segments begin.
-    pub(super) segment_offsets: Vec<u64>,
+    pub(crate) segment_offsets: Vec<u64>,
     /// Where the last valid segment ends.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Whether the pack has a footer.
-    pub(super) is_sealed: bool,
+    pub(crate) is_sealed: bool,
     /// Invalid parts with valid segments behind them.
-    pub(super) damage: Vec<(u64, Malformed)>,
+    pub(crate) damage: Vec<(u64, Malformed)>,
     /// Why what follows `end` is no segment, if anything but a footer follows.
-    pub(super) torn: Option<Malformed>,
+    pub(crate) torn: Option<Malformed>,
 }
 
 /// What is checked: nothing that is wrong on the disk is an error, only that the disk does
@@ -44,7 +44,7 @@ type Checked<T> = Result<std::result::Result<T, Malformed>>;
 type Segment = (SegmentHeader, Vec<Record>);
 
 /// Reads the segments of one pack.
-pub(super) struct Scanner<'a> {
+pub(crate) struct Scanner<'a> {
     file: &'a dyn DiskFile,
     store_id: StoreId,
     /// Where the segments must end: where the footer begins, or the file ends.
@@ -53,7 +53,7 @@ pub(super) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(file: &'a dyn DiskFile, store_id: StoreId) -> Result<Self> {
+    pub(crate) fn new(file: &'a dyn DiskFile, store_id: StoreId) -> Result<Self> {
         let limit = file.len()?.min(MAX_PACK_BYTES);
         let mut scanner = Self { file, store_id, limit, footer: None };
         if let Some((at, footer)) = scanner.find_footer()? {
@@ -79,7 +79,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Goes through the segments from `from` to the end, checking every byte.
-    pub(super) fn scan(&self, from: u64, on_segment: &mut OnSegment<'_>) -> Result<ScanEnd> {
+    pub(crate) fn scan(&self, from: u64, on_segment: &mut OnSegment<'_>) -> Result<ScanEnd> {
         let is_sealed = self.footer.is_some();
         let mut end = ScanEnd { end: from, is_sealed, ..ScanEnd::default() };
         let mut offset = from;
@@ -107,7 +107,7 @@ impl<'a> Scanner<'a> {
     /// Goes through a sealed pack from `from` on by its footer: only the records are read and
     /// checked, the frames when somebody wants them. `None` if it has no valid footer, or one
     /// that knows of no segment at `from`.
-    pub(super) fn scan_by_footer(
+    pub(crate) fn scan_by_footer(
         &self,
         from: u64,
         on_segment: &mut OnSegment<'_>,
@@ -133,7 +133,7 @@ impl<'a> Scanner<'a> {
 
     /// Where segments begin before `to`, by their headers alone; `None` if the headers do
     /// not lead there.
-    pub(super) fn segment_offsets(&self, to: u64) -> Result<Option<Vec<u64>>> {
+    pub(crate) fn segment_offsets(&self, to: u64) -> Result<Option<Vec<u64>>> {
         let mut offsets = Vec::new();
         let mut offset = PACK_HEADER_BYTES as u64;
         while offset < to {
@@ -145,7 +145,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Whether there is a valid segment anywhere in the pack.
-    pub(super) fn has_segments(&self) -> Result<bool> {
+    pub(crate) fn has_segments(&self) -> Result<bool> {
         Ok(self.find_segment(0)?.is_some())
     }
 

@@ -18,14 +18,21 @@ pub(crate) struct ChunkReader {
     digest: [u8; 32],
     located: Located,
     size_bytes: u64,
+    /// How many collections had ended when it was looked up.
+    ended: u64,
     /// The chunk, once it was read.
     chunk: Option<Bytes>,
 }
 
 impl ChunkReader {
-    pub(crate) fn new(engine: Arc<Inner>, digest: [u8; 32], located: Located) -> Result<Self> {
+    pub(crate) fn new(
+        engine: Arc<Inner>,
+        digest: [u8; 32],
+        located: Located,
+        ended: u64,
+    ) -> Result<Self> {
         let size_bytes = engine.chunk_len(&digest, &located)?;
-        Ok(Self { engine, digest, located, size_bytes, chunk: None })
+        Ok(Self { engine, digest, located, size_bytes, ended, chunk: None })
     }
 
     /// The extent of the chunk and what lies behind it.
@@ -38,7 +45,8 @@ impl ChunkReader {
                 Box::new(extent)
             }
             Located::Patched(_) => {
-                Box::new(PatchedExtent { engine, digest, size_bytes: self.size_bytes })
+                let (size_bytes, ended) = (self.size_bytes, self.ended);
+                Box::new(PatchedExtent { engine, digest, size_bytes, ended })
             }
         })
     }
@@ -107,6 +115,8 @@ pub(crate) struct DividedReader {
     digest: [u8; 32],
     size_bytes: u64,
     lists: bool,
+    /// How many collections had ended when it was looked up.
+    ended: u64,
     entries: Entries,
     /// The last list that was read, and where it begins.
     list: Option<(u64, Entries)>,
@@ -117,7 +127,7 @@ pub(crate) struct DividedReader {
 }
 
 impl DividedReader {
-    pub(crate) fn new(engine: Arc<Inner>, record: BlobRecord) -> Result<Self> {
+    pub(crate) fn new(engine: Arc<Inner>, record: BlobRecord, ended: u64) -> Result<Self> {
         let size_bytes = blob_len(&record)?;
         let BlobRecord { digest, lists, entries } = record;
         let entries = Entries::new(entries, 0);
@@ -126,6 +136,7 @@ impl DividedReader {
             digest,
             size_bytes,
             lists,
+            ended,
             entries,
             list: None,
             current: None,
@@ -144,7 +155,7 @@ impl DividedReader {
         {
             return Ok(*located);
         }
-        let located = self.engine.chunk_location(digest)?;
+        let located = self.engine.chunk_location(digest, self.ended)?;
         self.last_located = Some((*digest, located));
         Ok(located)
     }
@@ -198,7 +209,8 @@ impl DividedReader {
         let end = start + entry.size_bytes;
         while first.offset > 0 {
             let Some((before, entry)) = self.entry(start, -1)? else { break };
-            let Located::Frame(location) = self.engine.chunk_location(&entry.digest)? else {
+            let Located::Frame(location) = self.engine.chunk_location(&entry.digest, self.ended)?
+            else {
                 break;
             };
             let is_before = (location.pack, location.frame_offset)
@@ -250,7 +262,8 @@ impl BlobReader for DividedReader {
         let (_, first) = self.entry(start, 0)?.ok_or_else(|| self.hole(offset))?;
         let Located::Frame(location) = self.locate(&first.digest)? else {
             let (engine, digest) = (Arc::clone(&self.engine), first.digest);
-            let extent = PatchedExtent { engine, digest, size_bytes: first.size_bytes };
+            let (size_bytes, ended) = (first.size_bytes, self.ended);
+            let extent = PatchedExtent { engine, digest, size_bytes, ended };
             return Ok(Some(ExtentAt { start, extent: Box::new(extent) }));
         };
         if u64::from(location.len) != first.size_bytes {

@@ -18,6 +18,9 @@ pub(crate) struct FrameExtent {
     first: Location,
     size_bytes: u64,
     parts: Vec<Part>,
+    /// How many collections had ended when it was looked up, and packs had been removed.
+    ended: u64,
+    removals: u64,
 }
 
 /// What lies in the frame of a [`FrameExtent`].
@@ -53,7 +56,8 @@ impl FrameExtent {
     pub(crate) fn new(engine: Arc<Inner>, digest: [u8; 32], location: Location) -> Self {
         let len = location.len;
         let parts = vec![Part::Chunk { digest, len }];
-        Self { engine, first: location, size_bytes: len.into(), parts }
+        let (ended, removals) = (engine.guard.ended(), engine.packs.removals());
+        Self { engine, first: location, size_bytes: len.into(), parts, ended, removals }
     }
 
     /// Adds the chunk behind it, which has `size_bytes` and comes after `literals`, if it lies
@@ -125,6 +129,26 @@ impl FrameExtent {
         bytes.into()
     }
 
+    /// Whether what the frame was looked up for may lie elsewhere now.
+    fn may_be_moved(&self) -> bool {
+        self.engine.packs.removals() != self.removals
+            || !self.engine.packs.is_known(self.first.pack)
+    }
+
+    /// All of its bytes, each chunk from wherever it lies now.
+    fn read_apart(&self) -> Result<Bytes> {
+        let mut bytes = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Chunk { digest, .. } => {
+                    bytes.extend_from_slice(&self.engine.chunk(digest, self.ended)?);
+                }
+                Part::Literals(wanted) => bytes.extend_from_slice(wanted),
+            }
+        }
+        Ok(bytes.into())
+    }
+
     fn describe(&self, error: Error) -> Error {
         // It begins with a chunk.
         let digest = BlobDigest::from_bytes(self.parts[0].digest());
@@ -146,14 +170,23 @@ impl BlobExtent for FrameExtent {
         } else {
             packs.frame(&self.first)
         };
-        frame.and_then(|frame| self.checked(&frame)).map_err(|error| self.describe(error))
+        match frame.and_then(|frame| self.checked(&frame)) {
+            Ok(bytes) => Ok(bytes),
+            Err(_) if self.may_be_moved() => self.read_apart(),
+            Err(error) => Err(self.describe(error)),
+        }
     }
 
     fn read_zstd(&self) -> Result<Option<Bytes>> {
         if self.first.offset != 0 || self.size_bytes < LARGE_BYTES {
             return Ok(None);
         }
-        let frame = self.engine.packs.packed_frame(&self.first).map_err(|e| self.describe(e))?;
+        let frame = match self.engine.packs.packed_frame(&self.first) {
+            Ok(frame) => frame,
+            // Whoever reads the bytes will find it.
+            Err(_) if self.may_be_moved() => return Ok(None),
+            Err(error) => return Err(self.describe(error)),
+        };
         // If it does not hold just these, there are other literals between them, or empty
         // objects, or another frame lies in its place: whoever reads the bytes will tell.
         let holds_these =
@@ -174,6 +207,8 @@ pub(crate) struct PatchedExtent {
     pub(crate) engine: Arc<Inner>,
     pub(crate) digest: [u8; 32],
     pub(crate) size_bytes: u64,
+    /// How many collections had ended when it was looked up.
+    pub(crate) ended: u64,
 }
 
 impl BlobExtent for PatchedExtent {
@@ -182,6 +217,6 @@ impl BlobExtent for PatchedExtent {
     }
 
     fn read(&self) -> Result<Bytes> {
-        self.engine.chunk(&self.digest)
+        self.engine.chunk(&self.digest, self.ended)
     }
 }

@@ -13,33 +13,68 @@ impl Inner {
     /// The bytes of an object, which have the digest that was asked for; `None` if it is
     /// not stored.
     pub(crate) fn object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
-        let Some(located) = self.index.located(kind, digest)? else { return Ok(None) };
-        let bytes = self.read_located(&located).and_then(|bytes| {
-            if blake3::hash(&bytes) == *digest {
-                Ok(bytes)
-            } else {
-                Err(Error::corrupt("its bytes have another digest"))
+        loop {
+            let removals = self.packs.removals();
+            let Some(located) = self.index.located(kind, digest)? else { return Ok(None) };
+            let bytes = self.read_located(&located).and_then(|bytes| {
+                if blake3::hash(&bytes) == *digest {
+                    Ok(bytes)
+                } else {
+                    Err(Error::corrupt("its bytes have another digest"))
+                }
+            });
+            match bytes {
+                Ok(bytes) => return Ok(Some(bytes)),
+                // It may have been moved between the look-up and the reading.
+                Err(_) if self.packs.removals() != removals => {}
+                Err(error) => {
+                    let what = describe(kind, digest);
+                    let error = error.while_doing(format!("reading {what}"));
+                    return Err(self.note_if_damage(error));
+                }
             }
-        });
-        bytes.map(Some).map_err(|error| {
-            self.note_if_damage(error.while_doing(format!("reading {}", describe(kind, digest))))
-        })
+        }
     }
 
-    /// The bytes of a chunk that something refers to.
-    pub(crate) fn chunk(&self, digest: &[u8; 32]) -> Result<Bytes> {
-        self.object(ObjectKind::Chunk, digest)?.ok_or_else(|| self.missing_chunk(digest))
+    /// The bytes of a chunk that something refers to, which was looked up when
+    /// [`Guard::ended`](crate::gc::Guard::ended) was `ended`.
+    pub(crate) fn chunk(&self, digest: &[u8; 32], ended: u64) -> Result<Bytes> {
+        self.object(ObjectKind::Chunk, digest)?.ok_or_else(|| self.missing_chunk(digest, ended))
     }
 
-    /// Where a chunk that something refers to lies.
-    pub(crate) fn chunk_location(&self, digest: &[u8; 32]) -> Result<Located> {
+    /// Where a chunk that something refers to lies, likewise.
+    pub(crate) fn chunk_location(&self, digest: &[u8; 32], ended: u64) -> Result<Located> {
         let located = self.index.located(ObjectKind::Chunk, digest)?;
-        located.ok_or_else(|| self.missing_chunk(digest))
+        located.ok_or_else(|| self.missing_chunk(digest, ended))
     }
 
-    fn missing_chunk(&self, digest: &[u8; 32]) -> Error {
+    /// What is missing under somebody who reads was collected, if there was a collection since;
+    /// else it is damage.
+    fn missing_chunk(&self, digest: &[u8; 32], ended: u64) -> Error {
         let digest = BlobDigest::from_bytes(*digest);
+        if self.guard.lock().is_sweeping() || self.guard.ended() != ended {
+            return Error::unavailable(format!(
+                "chunk {digest} was garbage and has been collected while it was read"
+            ));
+        }
         self.note_if_damage(Error::corrupt(format!("chunk {digest} is missing")))
+    }
+
+    /// Whether an object is in the index.
+    pub(crate) fn is_indexed(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<bool> {
+        Ok(self.index.contains(kind, digest)?)
+    }
+
+    /// Where the patch of a chunk lies, and the digest of its base; `None` if it is no patched
+    /// chunk.
+    pub(crate) fn patch_and_base(&self, digest: &[u8; 32]) -> Result<Option<(Location, [u8; 32])>> {
+        let located = self.index.located(ObjectKind::Chunk, digest)?;
+        let Some(Located::Patched(location)) = located else { return Ok(None) };
+        let patches = self.patches(&location).map_err(|error| {
+            let what = describe(ObjectKind::Chunk, digest);
+            self.note_if_damage(error.while_doing(format!("reading the patch of {what}")))
+        })?;
+        Ok(Some((location, patches.base)))
     }
 
     fn read_located(&self, located: &Located) -> Result<Bytes> {
@@ -71,12 +106,15 @@ impl Inner {
 
     /// Length of a chunk in bytes.
     pub(crate) fn chunk_len(&self, digest: &[u8; 32], located: &Located) -> Result<u64> {
-        let len = match located {
-            Located::Frame(location) => Ok(location.len),
-            Located::Patched(location) => {
-                self.patches(location).and_then(|patches| self.base(&patches)).map(|base| base.len)
-            }
-        };
+        let removals = self.packs.removals();
+        let len = self.located_len(located);
+        if len.is_err()
+            && self.packs.removals() != removals
+            && let Some(located) = self.index.located(ObjectKind::Chunk, digest)?
+        {
+            // It may have been moved meanwhile.
+            return self.chunk_len(digest, &located);
+        }
         // Of what has no bytes, nothing would be read, and nothing checked.
         let len = len.and_then(|len| match len {
             0 if blake3::hash(&[]) != *digest => Err(Error::corrupt("it has no bytes")),
@@ -86,6 +124,15 @@ impl Inner {
             let chunk = describe(ObjectKind::Chunk, digest);
             self.note_if_damage(error.while_doing(format!("finding the length of {chunk}")))
         })
+    }
+
+    fn located_len(&self, located: &Located) -> Result<u32> {
+        match located {
+            Located::Frame(location) => Ok(location.len),
+            Located::Patched(location) => {
+                self.patches(location).and_then(|patches| self.base(&patches)).map(|base| base.len)
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! A batch of writes on the engine.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use granary_castore::{BlobDigest, Directory, DirectoryDigest, Error, Result, WriteBatch};
+use granary_castore::{
+    BlobDigest, Directory, DirectoryDigest, Error, RecordWrite, Result, Root, WriteBatch,
+};
 
 use super::{
     compress::InFlight,
@@ -16,7 +18,9 @@ use super::{
 use crate::{
     engine::Inner,
     format::{BLOB_ENTRY_BYTES, BlobEntry, BlobRecord, MAX_FRAME_RAW_BYTES, Object, ObjectKind},
-    log::{LooseObject, Part, PendingKey, Request},
+    gc::{Running, lease},
+    log::{LooseObject, Part, Request},
+    object_key::ObjectKey,
 };
 
 /// What follows each other and has at least this length together gets a frame of its own,
@@ -52,10 +56,15 @@ const MAX_WAITING_BYTES: usize = 4 << 20;
 /// crash leaves is whole.
 pub(crate) struct EngineBatch {
     engine: Arc<Inner>,
+    /// Keeps what it writes and finds from being collected.
+    _running: Running,
+    lease: Duration,
+    /// What is to be kept although nothing leads to it.
+    leased: Vec<RecordWrite>,
     /// The log's count of lost segments when the batch began.
     losses: u64,
     /// Sent, but possibly not yet known to the log.
-    claims: HashSet<PendingKey>,
+    claims: HashSet<ObjectKey>,
     /// Chunks that follow each other, and what lies between them.
     sequence: Sequence,
     /// Small objects that will share a frame, in whatever order they are read.
@@ -86,10 +95,13 @@ impl ChunkEntries {
 }
 
 impl EngineBatch {
-    pub(crate) fn new(engine: Arc<Inner>) -> Self {
+    pub(crate) fn new(engine: Arc<Inner>, lease: Duration) -> Self {
         let losses = engine.log.losses();
         Self {
+            _running: engine.guard.begin(),
             engine,
+            lease,
+            leased: Vec::new(),
             losses,
             claims: HashSet::new(),
             sequence: Sequence::default(),
@@ -105,7 +117,7 @@ impl EngineBatch {
     }
 
     /// Claims an object that must be sent; false if it is there or on its way.
-    fn claim(&mut self, key: PendingKey) -> Result<bool> {
+    fn claim(&mut self, key: ObjectKey) -> Result<bool> {
         if self.is_known(&key)? {
             return Ok(false);
         }
@@ -114,12 +126,13 @@ impl EngineBatch {
     }
 
     /// Whether an object is there or on its way.
-    fn is_known(&self, key: &PendingKey) -> Result<bool> {
+    fn is_known(&self, key: &ObjectKey) -> Result<bool> {
         self.engine.log.check_losses(self.losses)?;
         Ok(self.claims.contains(key) || self.engine.is_stored(key)?)
     }
 
-    fn note_claim(&mut self, key: PendingKey) -> Result<()> {
+    fn note_claim(&mut self, key: ObjectKey) -> Result<()> {
+        self.engine.guard.touch_written(&key);
         if self.claims.len() >= MAX_CLAIMS {
             self.hand_over()?;
         }
@@ -129,7 +142,7 @@ impl EngineBatch {
 
     /// Adds a base or a list of chunks.
     fn put_object(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &Bytes) -> Result<()> {
-        if !self.claim(PendingKey::Object(kind, digest))? {
+        if !self.claim(ObjectKey::Object(kind, digest))? {
             return Ok(());
         }
         if bytes.len() >= LONE_FRAME_BYTES {
@@ -159,7 +172,7 @@ impl EngineBatch {
         let mut run = Run::default();
         for chunk in cut.chunks() {
             let digest = chunk.digest();
-            if !self.claim(PendingKey::Object(ObjectKind::Chunk, digest))? {
+            if !self.claim(ObjectKey::Object(ObjectKind::Chunk, digest))? {
                 self.end_run(cut, &mut run)?;
                 self.end_sequence()?;
             } else if chunk.is_normalised() {
@@ -277,7 +290,7 @@ impl EngineBatch {
             return Ok(());
         }
         let digest = *digest.as_bytes();
-        if !self.claim(PendingKey::Blob(digest))? {
+        if !self.claim(ObjectKey::Blob(digest))? {
             return Ok(());
         }
         let lists = !chunks.lists.is_empty();
@@ -339,11 +352,11 @@ impl WriteBatch for EngineBatch {
         }
         let digest = BlobDigest::of(&contents);
         let chunker = self.engine.chunker;
-        let key = PendingKey::Object(ObjectKind::Chunk, *digest.as_bytes());
+        let key = ObjectKey::Object(ObjectKind::Chunk, *digest.as_bytes());
         let may_be_divided = contents.len() > chunker.min_bytes();
         let may_be_one_chunk = contents.len() <= chunker.max_bytes();
         // What is stored is neither chunked nor compressed again.
-        if may_be_divided && self.is_known(&PendingKey::Blob(*digest.as_bytes()))?
+        if may_be_divided && self.is_known(&ObjectKey::Blob(*digest.as_bytes()))?
             || may_be_one_chunk && self.is_known(&key)?
         {
             if !contents.is_empty() {
@@ -404,7 +417,13 @@ impl WriteBatch for EngineBatch {
             )));
         }
         let digest = DirectoryDigest::of(&encoded);
-        if self.claim(PendingKey::Object(ObjectKind::Directory, *digest.as_bytes()))? {
+        // Not all of them came in this batch.
+        for (_, node) in directory.entries() {
+            if let Some(root) = Root::of(node) {
+                self.engine.guard.touch_written(&ObjectKey::of_root(&root));
+            }
+        }
+        if self.claim(ObjectKey::Object(ObjectKind::Directory, *digest.as_bytes()))? {
             let len = u32::try_from(encoded.len()).expect("checked against the limit above");
             let (kind, digest) = (ObjectKind::Directory, *digest.as_bytes());
             let object = Object { kind, digest, len, literals_len: 0 };
@@ -415,11 +434,30 @@ impl WriteBatch for EngineBatch {
         Ok(digest)
     }
 
+    fn lease(&mut self, root: &Root) -> Result<()> {
+        let now_s = lease::now_s();
+        // One that lasts nearly as long need not be renewed.
+        let enough_s = now_s + self.lease.as_secs() - self.lease.as_secs() / 8;
+        let write = lease::write(root, now_s + self.lease.as_secs());
+        let found = self.engine.index.value(write.kind.0, &write.key)?;
+        let lasts = found
+            .and_then(|(_, value)| lease::decode(&write.key, &value?))
+            .is_some_and(|(_, until_s)| until_s >= enough_s);
+        if !lasts {
+            self.leased.push(write);
+        }
+        Ok(())
+    }
+
     fn commit(mut self: Box<Self>) -> Result<()> {
         if self.open.is_some() {
             return Err(Error::invalid("a blob is still being written in this batch"));
         }
         self.send_all()?;
+        if !self.leased.is_empty() {
+            let leased = std::mem::take(&mut self.leased);
+            self.send(Part::Values(leased))?;
+        }
         let losses = self.losses;
         self.engine.log.ask(|answer| Request::Commit { losses, answer })
     }

@@ -1,13 +1,13 @@
 //! Bytes that are not what they were.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
-use granary_castore::{BlobDigest, Error};
+use granary_castore::{BlobDigest, Error, Root};
 use granary_engine::{Engine, OpenOptions};
 use granary_testkit::{CrashDisk, Random};
 use tempfile::TempDir;
 
-use crate::support::{put_blob, read_blob};
+use crate::support::{open, put_blob, read_blob};
 
 struct Damaged {
     disk: CrashDisk,
@@ -198,4 +198,43 @@ fn a_missing_pack_is_damage() {
     let file = granary_engine::Disk::create(&store.disk, &store.pack).expect("made");
     file.write_at(&pack, 0).expect("written");
     assert_eq!(store.read_all(&store.open(false)), (8, 0, 0));
+}
+
+#[test]
+fn what_was_forgotten_can_come_again() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let contents = Random::new(8).incompressible(10_000);
+    let engine = open(dir.path()).expect("a new store");
+    put_blob(&engine, &contents).expect("put");
+    put_blob(&engine, b"another").expect("put");
+    drop(engine);
+    let pack = fs::read_dir(dir.path().join("packs")).expect("readable").next();
+    let pack = pack.expect("there is one").expect("readable").path();
+    let mut bytes = fs::read(&pack).expect("readable");
+    bytes[1_000] ^= 1;
+    fs::write(&pack, &bytes).expect("written");
+
+    let digest = BlobDigest::of(&contents);
+    let engine = open(dir.path()).expect("opens");
+    read_blob(&engine, &digest).expect_err("it is damaged");
+    put_blob(&engine, &contents).expect("put");
+    read_blob(&engine, &digest).expect_err("it counts as stored");
+    assert_eq!(engine.forget(&[Root::Blob(digest)]).expect("forgotten"), 1);
+    assert_eq!(read_blob(&engine, &digest).expect("readable"), None);
+    for again in ["at once", "reopened", "with another index"] {
+        put_blob(&engine, &contents).expect("put");
+        assert!(
+            read_blob(&engine, &digest).expect("readable").as_ref() == Some(&contents),
+            "{again}"
+        );
+    }
+    drop(engine);
+    let engine = open(dir.path()).expect("opens");
+    assert!(read_blob(&engine, &digest).expect("readable").as_ref() == Some(&contents));
+    drop(engine);
+    fs::remove_dir_all(dir.path().join("index")).expect("removed");
+    let engine = open(dir.path()).expect("opens");
+    assert!(read_blob(&engine, &digest).expect("readable").as_ref() == Some(&contents));
+    let another = read_blob(&engine, &BlobDigest::of(b"another")).expect("readable");
+    assert_eq!(another.as_deref(), Some(&b"another"[..]));
 }

@@ -1,6 +1,8 @@
 //! Tests of the engine through its public face.
 
 mod behind;
+mod collect;
+mod collect_crash;
 mod conformance;
 mod crash;
 mod damage;

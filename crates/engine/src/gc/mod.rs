@@ -1,0 +1,25 @@
+//! Garbage collection: `docs/garbage-collection.md` explains it.
+//!
+//! [`protocol`] is what writers and the collector agree on. [`trace`] marks what roots lead to,
+//! [`survey`] finds out what is left in each pack, [`rewrite`] moves that to other packs, and
+//! [`collection`] puts the steps in their order. What changes the index goes through the log.
+
+pub(crate) mod lease;
+
+mod guard;
+mod protocol;
+#[cfg(test)]
+mod simulation;
+
+mod frames;
+mod trace;
+
+mod survey;
+
+mod rewrite;
+
+mod collection;
+mod forget;
+
+pub(crate) use guard::{Found, Guard, Running};
+pub(crate) use protocol::Reliance;
