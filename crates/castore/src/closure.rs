@@ -309,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn uploads_have_limits() {
+        let mut many = LeavesFirst::default();
+        for number in 0..MAX_UPLOAD_DIRECTORIES {
+            many.push(&leaf(&number.to_string())).expect("within the limit");
+        }
+        assert_eq!(many.push(&leaf("more")), Err(ClosureError::TooLarge));
+        many.push(&leaf("0")).expect("it is there already");
+
+        let mut large = LeavesFirst::default();
+        let long = |number: usize| leaf(&format!("{number:04095}"));
+        let each = long(0).encode().len();
+        for number in 0..MAX_UPLOAD_BYTES / each {
+            large.push(&long(number)).expect("within the limit");
+        }
+        assert_eq!(large.push(&long(MAX_UPLOAD_BYTES)), Err(ClosureError::TooLarge));
+    }
+
+    #[test]
     fn reads_breadth_first_each_once() {
         let (a, b) = (leaf("a"), leaf("b"));
         let middle = named(&[("a", &a), ("b", &b)]);

@@ -171,4 +171,22 @@ mod tests {
             Err(DirectoryError::SizeOverflow)
         );
     }
+
+    #[test]
+    fn entries_have_a_limit() {
+        let target = crate::SymlinkTarget::new(&b"t"[..]).expect("valid");
+        let entry = |number: usize| {
+            (name(&format!("{number:07}")), Node::Symlink { target: target.clone() })
+        };
+        let mut entries: Vec<_> = (0..MAX_DIRECTORY_ENTRIES).map(entry).collect();
+        let most = Directory::new(entries.clone()).expect("at the limit");
+        let encoded = most.encode();
+        assert_eq!(Directory::decode(&encoded), Ok(most));
+        entries.push(entry(MAX_DIRECTORY_ENTRIES));
+        let too_many = DirectoryError::TooManyEntries(MAX_DIRECTORY_ENTRIES + 1);
+        assert_eq!(Directory::new(entries), Err(too_many.clone()));
+        let one = Directory::new(vec![entry(MAX_DIRECTORY_ENTRIES)]).expect("one entry");
+        let encoded = [encoded, one.encode()].concat();
+        assert_eq!(Directory::decode(&encoded), Err(DecodeError::Entries(too_many)));
+    }
 }

@@ -5,7 +5,12 @@ use std::marker::PhantomData;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures::stream;
-use granary_proto::{MAX_DIRECTORY_BYTES, MAX_PATH_INFO_BYTES};
+use granary_castore::BlobDigest;
+use granary_proto::{
+    MAX_DIRECTORY_BYTES, MAX_PATH_INFO_BYTES,
+    castore::{ReadBlobRequest, blob_service_client::BlobServiceClient},
+};
+use granary_testkit::Random;
 use tonic::{
     Code, Request, Status,
     client::Grpc,
@@ -160,5 +165,41 @@ async fn small_messages_do_not_hold_on_to_large_buffers() {
     let byte = field(0x0a, b"x");
     send(&daemon, PUT_BLOB, padded(&byte, 2 << 20), 250).await.expect("a blob");
     check_memory(&daemon, "250 bytes in messages of 2 MiB");
+    daemon.stop();
+}
+
+/// As many calls as one connection may have.
+const STREAMS: usize = 256;
+
+/// More than is read ahead of any client.
+const UNREAD_BYTES: usize = 32 << 20;
+
+#[tokio::test]
+async fn calls_whose_answers_nobody_reads() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    let contents = Random::new(5).incompressible(UNREAD_BYTES);
+    home.file("large", &contents);
+    home.text(["import", "large"]);
+    let digest = Bytes::copy_from_slice(BlobDigest::of(&contents).as_bytes());
+    let endpoint = Channel::from_shared(daemon.url()).expect("a URI");
+    let channel = endpoint.connect().await.expect("the daemon listens");
+    let mut unread = Vec::new();
+    for _ in 1..STREAMS {
+        let request = ReadBlobRequest { digest: digest.clone() };
+        let answer = BlobServiceClient::new(channel.clone()).read(request).await;
+        unread.push(answer.expect("it is stored"));
+    }
+    // What is read ahead has been read once another client has read everything.
+    let other = endpoint.connect().await.expect("the daemon listens");
+    let mut read = BlobServiceClient::new(other).read(ReadBlobRequest { digest }).await;
+    let messages = read.as_mut().expect("it is stored").get_mut();
+    let mut received = 0;
+    while let Some(chunk) = messages.message().await.expect("it is stored") {
+        received += chunk.data.len();
+    }
+    assert_eq!(received, UNREAD_BYTES);
+    check_memory(&daemon, "255 answers that nobody reads");
+    drop(unread);
     daemon.stop();
 }
