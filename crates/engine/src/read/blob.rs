@@ -280,6 +280,10 @@ impl BlobReader for DividedReader {
             }
             end += size_bytes;
         }
+        if end <= offset {
+            // A chunk before it has another length than the list says.
+            return Err(self.hole(offset));
+        }
         if end == self.size_bytes {
             self.engine.extend(&mut extent, behind)?;
         }
