@@ -40,7 +40,7 @@ pub fn check(data: &[u8]) {
         Err(OpenError::Failed(error)) => panic!("records are no reason not to open: {error}"),
         Err(error) => panic!("{error}"),
     };
-    store.read_objects(&engine, Frames::Genuine);
+    store.read_objects(&engine, Frames::Forged);
     Records::new(&engine, data).look_up();
     engine.stats().expect("counted");
     check_writing(engine, &disk, index.path(), Frames::Genuine);
