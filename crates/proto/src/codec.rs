@@ -23,7 +23,7 @@ pub const MAX_PATH_INFO_FIELDS: usize = 200_000;
 /// Most fields of any other message that is received, those of a list of digests or chunks.
 pub const MAX_MESSAGE_FIELDS: usize = 131_072;
 
-/// A message that is received, and what it may hold.
+/// A message that is received, and what it may hold: every one that a call takes or returns.
 pub trait Received: Message + Default + Send + 'static {
     /// What [`MAX_FIELDS`](Self::MAX_FIELDS) counts.
     const COUNTED: &str = "fields";
@@ -61,8 +61,11 @@ received! {
     castore::BlobChunk, castore::GetDirectoryRequest, castore::Node, castore::PutBlobResponse,
     castore::PutDirectoryResponse, castore::ReadBlobRequest, castore::StatBlobRequest,
     castore::StatBlobResponse,
-    granary::MissingBlobsRequest, granary::MissingBlobsResponse, granary::StatsRequest,
-    granary::StatsResponse,
+    granary::AddPinRequest, granary::AddPinResponse, granary::CollectGarbageEvent,
+    granary::CollectGarbageRequest, granary::DeletePathsRequest, granary::DeletePathsResponse,
+    granary::ListPinsRequest, granary::MissingBlobsRequest, granary::MissingBlobsResponse,
+    granary::Pin, granary::RemovePinRequest, granary::RemovePinResponse, granary::StatsRequest,
+    granary::StatsResponse, granary::WhyRequest, granary::WhyResponse,
     store::CalculateNarResponse, store::GetPathInfoRequest, store::ListPathInfoRequest,
 }
 

@@ -2,7 +2,10 @@
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 8] = ["daemon", "import", "ls", "cat", "nar", "info", "recover", "stats"];
+const COMMANDS: [&str; 12] = [
+    "daemon", "import", "ls", "cat", "nar", "info", "pin", "delete", "why", "gc", "recover",
+    "stats",
+];
 
 #[test]
 fn of_everything() {

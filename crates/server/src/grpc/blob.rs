@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use granary_castore::{BlobDigest, Castore, Result};
+use granary_castore::{BlobDigest, Castore, Result, Root, Touch};
 use granary_proto::{
     MAX_STAT_BYTES, blob_digest,
     castore::{
@@ -96,6 +96,10 @@ fn stat(
     asked: &StatBlobRequest,
 ) -> Result<Option<StatBlobResponse>> {
     let Some(known) = castore.stat(digest)? else { return Ok(None) };
+    // The client may rely on it, and send it no more.
+    if !castore.touch(&Root::Blob(*digest), Touch::Lease)? {
+        return Ok(None);
+    }
     let mut reply = StatBlobResponse::default();
     if asked.send_chunks && known.size_bytes > MAX_WHOLE_BYTES {
         let Some(chunks) = castore.chunks(digest, MAX_STAT_BYTES / MIN_CHUNK_META_BYTES)? else {
