@@ -18,6 +18,7 @@ mod flusher;
 mod memory;
 mod merged;
 mod tables;
+mod tree_files;
 
 use std::{
     path::Path,
