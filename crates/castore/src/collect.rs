@@ -42,7 +42,16 @@ pub trait Collector: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Unavailable`](crate::Error::Unavailable) if one is under way.
-    fn begin_collection(&self) -> Result<Box<dyn Collection>>;
+    fn begin_collection(&self, kind: CollectionKind) -> Result<Box<dyn Collection>>;
+}
+
+/// What a collection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CollectionKind {
+    /// To say what would go. It must not [condemn](Collection::condemn) anything.
+    Survey,
+    /// To do away with what is not wanted.
+    Sweep,
 }
 
 /// A collection under way. Dropping it ends it: nothing more goes.
@@ -68,6 +77,7 @@ pub trait Collection: Send {
     /// # Errors
     ///
     /// If what writers have found meanwhile cannot be read; nothing goes then.
+    /// [`Error::Invalid`](crate::Error::Invalid) if it is a [survey](CollectionKind::Survey).
     fn condemn(&mut self) -> Result<()>;
 
     /// Whether `root` is wanted. Only once the rest was [condemned](Self::condemn).

@@ -40,7 +40,9 @@ mod memory;
 pub use batch::{Castore, Touch, WriteBatch};
 pub use blob::{BlobExtent, BlobReader, BlobService, BlobStat, ChunkMeta, ExtentAt, NextBlob};
 pub use canonical::DecodeError;
-pub use collect::{Collection, CollectionObserver, Collector, Hold, Survey, SweepOptions, Swept};
+pub use collect::{
+    Collection, CollectionKind, CollectionObserver, Collector, Hold, Survey, SweepOptions, Swept,
+};
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
 pub use directory::{Directory, DirectoryError, DirectoryService};
 pub use error::{Chain, Detail, Error, Result};

@@ -1,7 +1,7 @@
 //! The store in memory: for tests, and the yardstick that others are held against.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -10,10 +10,12 @@ use bytes::Bytes;
 use crate::{
     batch::{Castore, WriteBatch},
     blob::{BlobReader, BlobService, BlobStat, ChunkMeta},
+    collect::{Collection, CollectionKind, Collector, Survey, SweepOptions, Swept},
     digest::{BlobDigest, DirectoryDigest},
     directory::{Directory, DirectoryService},
     error::{Error, Result},
     record::{RecordKind, RecordStore, RecordWrite},
+    root::Root,
 };
 
 /// Everything in maps. Blobs are not divided. Clones share their contents.
@@ -109,6 +111,104 @@ impl RecordStore for MemoryStore {
             .map(|((_, key), value)| (key.clone(), value.clone()))
             .collect();
         Ok(found)
+    }
+}
+
+impl Collector for MemoryStore {
+    fn begin_collection(&self, _kind: CollectionKind) -> Result<Box<dyn Collection>> {
+        Ok(Box::new(MemoryCollection {
+            store: self.clone(),
+            kept: HashSet::new(),
+            weighed: HashSet::new(),
+        }))
+    }
+}
+
+/// Knows nothing of writers: whoever collects must be alone.
+struct MemoryCollection {
+    store: MemoryStore,
+    kept: HashSet<Root>,
+    weighed: HashSet<Root>,
+}
+
+impl MemoryCollection {
+    /// Adds `root` and all below it to `seen`, and returns how many bytes are new.
+    fn trace(objects: &Objects, root: &Root, seen: &mut HashSet<Root>) -> u64 {
+        let (mut left, mut bytes) = (vec![*root], 0);
+        while let Some(root) = left.pop() {
+            if !seen.insert(root) {
+                continue;
+            }
+            match root {
+                Root::Blob(digest) => {
+                    bytes += objects.blobs.get(&digest).map_or(0, |blob| blob.len() as u64);
+                }
+                Root::Directory(digest) => {
+                    let Some(directory) = objects.directories.get(&digest) else { continue };
+                    bytes += directory.encode().len() as u64;
+                    left.extend(directory.entries().iter().filter_map(|(_, node)| Root::of(node)));
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Collection for MemoryCollection {
+    fn keep(&mut self, root: &Root) -> Result<u64> {
+        Ok(Self::trace(&self.store.read(), root, &mut self.kept))
+    }
+
+    fn weigh(&mut self, root: &Root) -> Result<u64> {
+        let mut seen: HashSet<_> = self.kept.union(&self.weighed).copied().collect();
+        let bytes = Self::trace(&self.store.read(), root, &mut seen);
+        self.weighed = seen.difference(&self.kept).copied().collect();
+        Ok(bytes)
+    }
+
+    fn condemn(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_kept(&self, root: &Root) -> bool {
+        self.kept.contains(root)
+    }
+
+    fn survey(&mut self) -> Result<Survey> {
+        let objects = self.store.read();
+        let unused = objects.roots().filter(|(root, _)| !self.kept.contains(root));
+        let (mut unused_objects, mut unused_bytes) = (0, 0);
+        for (_, bytes) in unused {
+            unused_objects += 1;
+            unused_bytes += bytes;
+        }
+        let stored_bytes = objects.roots().map(|(_, bytes)| bytes).sum();
+        Ok(Survey { stored_bytes, unused_bytes, unused_objects })
+    }
+
+    fn sweep(&mut self, _options: &SweepOptions<'_>) -> Result<Swept> {
+        let Survey { stored_bytes, unused_bytes, unused_objects } = self.survey()?;
+        let mut objects = self.store.write();
+        objects.blobs.retain(|digest, _| self.kept.contains(&Root::Blob(*digest)));
+        objects.directories.retain(|digest, _| self.kept.contains(&Root::Directory(*digest)));
+        Ok(Swept {
+            stored_bytes_before: stored_bytes,
+            stored_bytes_after: stored_bytes - unused_bytes,
+            removed_objects: unused_objects,
+            ..Swept::default()
+        })
+    }
+}
+
+impl Objects {
+    /// Everything that can be collected, and its length in bytes.
+    fn roots(&self) -> impl Iterator<Item = (Root, u64)> + '_ {
+        let blobs = self.blobs.iter().map(|(digest, blob)| (Root::Blob(*digest), blob.len()));
+        let directories = self
+            .directories
+            .iter()
+            .map(|(digest, directory)| (Root::Directory(*digest), directory.encode().len()));
+        blobs.chain(directories).map(|(root, len)| (root, len as u64))
     }
 }
 

@@ -4,10 +4,13 @@ use std::{
     fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use granary_server::daemon::ListenAddress;
 use serde::{Deserialize, Deserializer, de};
+
+use crate::quantity;
 
 /// The levels of zstd that can be chosen.
 pub(crate) const COMPRESSION_LEVELS: RangeInclusive<i64> = 1..=19;
@@ -27,6 +30,14 @@ pub(crate) struct Config {
     pub(crate) multi_frame_client: Vec<String>,
     #[serde(default, deserialize_with = "compression_level")]
     pub(crate) compression_level: Option<i32>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) gc_interval: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) keep_for: Option<Duration>,
+    #[serde(default, deserialize_with = "bytes")]
+    pub(crate) max_size: Option<u64>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) lease: Option<Duration>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<crate::log::Format>,
 }
@@ -47,6 +58,18 @@ fn compression_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         }
         level => Ok(level),
     }
+}
+
+/// A time as the flags take it.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    quantity::duration(&text).map(Some).map_err(de::Error::custom)
+}
+
+/// A size as the flags take it.
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    quantity::bytes(&text).map(Some).map_err(de::Error::custom)
 }
 
 /// Why a configuration file cannot be used.
@@ -95,7 +118,8 @@ mod tests {
             "data-dir = '/srv/granary'\nlisten = ['127.0.0.1:0', 'unix:/run/granary']\n\
              signing-key = '/etc/key'\nallow-anonymous-writes = true\npriority = 50\n\
              multi-frame-client = ['other/']\n\
-             compression-level = 9\nlog = 'debug'\nlog-format = 'json'\n",
+             compression-level = 9\ngc-interval = '1d'\nkeep-for = '30d'\n\
+             max-size = '2G'\nlease = '12h'\nlog = 'debug'\nlog-format = 'json'\n",
         )
         .expect("all of them are known");
         assert_eq!(config.data_dir, Some("/srv/granary".into()));
@@ -105,6 +129,11 @@ mod tests {
         assert_eq!(config.priority, Some(50));
         assert_eq!(config.multi_frame_client, ["other/"]);
         assert_eq!(config.compression_level, Some(9));
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 60 * 60));
+        assert_eq!(config.gc_interval, hours(24));
+        assert_eq!(config.keep_for, hours(30 * 24));
+        assert_eq!(config.max_size, Some(2 << 30));
+        assert_eq!(config.lease, hours(12));
         assert_eq!(config.log.as_deref(), Some("debug"));
         assert_eq!(config.log_format, Some(crate::log::Format::Json));
     }
@@ -115,6 +144,8 @@ mod tests {
         assert!(error.starts_with("granary.toml:3: unknown field `lissten`"), "{error}");
         let error = parse("listen = []\npriority = 'x'\n").expect_err("the type is wrong");
         assert!(error.starts_with("granary.toml:2: invalid type"), "{error}");
+        let error = parse("keep-for = 'long'\n").expect_err("that is no time");
+        assert!(error.contains("as in 90d"), "{error}");
         let error = parse("listen = [\n").expect_err("the syntax is wrong");
         assert!(error.starts_with("granary.toml:"), "{error}");
     }

@@ -21,6 +21,9 @@ pub(crate) enum CliError {
     /// The store path is not in the store.
     #[error("{0}")]
     NoPath(String),
+    /// There is no pin of that name.
+    #[error("{0}")]
+    NoPin(String),
     /// The place is not in the store path.
     #[error("{0}")]
     NoPlace(String),
@@ -107,6 +110,7 @@ impl CliError {
             Self::Usage(_) => (USAGE, Some("`granary help COMMAND` explains the arguments".to_owned())),
             Self::Config(_) => (USAGE, Some("`granary help daemon` explains the options, which are the keys".to_owned())),
             Self::NoPath(_) => (NOT_FOUND, Some("--store and --data-dir choose another store".to_owned())),
+            Self::NoPin(_) => (NOT_FOUND, Some("`granary pin list` lists all pins".to_owned())),
             Self::NoPlace(_) => (NOT_FOUND, Some("`granary ls -R` lists what is in a store path".to_owned())),
             Self::NoContents(_) => (NOT_FOUND, Some("a path may be put before its contents: push or import it again to complete it".to_owned())),
             Self::NoStore { .. } => (

@@ -11,7 +11,9 @@ use std::{
 
 use granary_engine::{Compression, Engine, OpenOptions};
 use granary_nix_formats::SigningKey;
-use granary_store::{PathInfoService as _, StatsSource, Store, StoreOptions, StoreStats};
+use granary_store::{
+    GcOptions, LocalRetention, PathInfoService as _, StatsSource, Store, StoreOptions, StoreStats,
+};
 
 use crate::{
     error::{CliError, Result},
@@ -23,13 +25,18 @@ use crate::{
 /// often it is asked.
 const SUM_VALIDITY_FACTOR: u32 = 20;
 
+/// How the engine is set; the rest is as the engine has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EngineSettings {
+    pub(crate) compression_level: Option<i32>,
+    pub(crate) lease: Option<Duration>,
+    pub(crate) rebuild_index: bool,
+}
+
 /// Opens the store in `data_dir`, making it if there is none, and shows progress where that
 /// takes long.
-pub(crate) fn open_engine(
-    data_dir: &Path,
-    compression_level: Option<i32>,
-    rebuild_index: bool,
-) -> Result<Engine> {
+pub(crate) fn open_engine(data_dir: &Path, settings: EngineSettings) -> Result<Engine> {
+    let EngineSettings { compression_level, lease, rebuild_index } = settings;
     let message = if rebuild_index { "rebuilding the index" } else { "reading packs" };
     let bar = Progress::bytes_of(message);
     let shown = AtomicU64::new(0);
@@ -43,6 +50,9 @@ pub(crate) fn open_engine(
     if let Some(level) = compression_level {
         options.compression = Compression::level(level);
     }
+    if let Some(lease) = lease {
+        options.lease = lease;
+    }
     Engine::open(data_dir, &options).map_err(|error| CliError::open(error, data_dir))
 }
 
@@ -51,6 +61,7 @@ pub(crate) fn open_engine(
 pub(crate) struct LocalStore {
     pub(crate) engine: Engine,
     pub(crate) store: Arc<Store>,
+    pub(crate) retention: LocalRetention,
     sums: Arc<Mutex<Option<Sums>>>,
 }
 
@@ -63,10 +74,12 @@ struct Sums {
 }
 
 impl LocalStore {
-    pub(crate) fn new(engine: Engine, signing_key: Option<SigningKey>) -> Self {
+    /// `gc` is what holds for collections where nothing else is said.
+    pub(crate) fn new(engine: Engine, signing_key: Option<SigningKey>, gc: GcOptions) -> Self {
         let (castore, records) = (Arc::new(engine.clone()), Arc::new(engine.clone()));
         let store = Arc::new(Store::new(castore, records, StoreOptions { signing_key }));
-        Self { engine, store, sums: Arc::default() }
+        let retention = LocalRetention::new(Arc::clone(&store), Arc::new(engine.clone()), gc);
+        Self { engine, store, retention, sums: Arc::default() }
     }
 
     /// The sums, which may be a little old: see [`SUM_VALIDITY_FACTOR`].

@@ -24,6 +24,9 @@ mod daemon_file;
 mod local_store;
 mod signing_key;
 
+mod quantity;
+mod upkeep;
+
 mod node_json;
 mod read_ahead;
 mod target;

@@ -49,6 +49,11 @@ impl Progress {
         )
     }
 
+    /// Things of a number that [`set`](Self::set) tells.
+    pub(crate) fn count_of(message: &'static str) -> Self {
+        Self::new(Some(0), "{spinner} {prefix} {wide_bar} {human_pos}/{human_len}, {eta}", message)
+    }
+
     fn new(len: Option<u64>, template: &str, prefix: &'static str) -> Self {
         let bar =
             ProgressBar::with_draw_target(len, ProgressDrawTarget::hidden()).with_prefix(prefix);
@@ -73,10 +78,10 @@ impl Progress {
         self.draw();
     }
 
-    /// So many of so many bytes are done.
-    pub(crate) fn set(&self, done_bytes: u64, total_bytes: u64) {
-        self.bar.set_length(total_bytes);
-        self.bar.set_position(done_bytes);
+    /// So many of so many are done.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
         self.draw();
     }
 

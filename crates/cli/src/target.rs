@@ -10,14 +10,15 @@ use clap::Args;
 use granary_castore::{Castore, Chain, Error};
 use granary_client::Client;
 use granary_store::{
-    ImportError, ImportObserver, PathInfo, PathInfoService, StatsSource, StoreStats,
+    GcOptions, ImportError, ImportObserver, PathInfo, PathInfoService, Retention, StatsSource,
+    StoreStats,
 };
 use tokio::runtime::{self, Runtime};
 
 use crate::{
     daemon_file, data_dir,
     error::{CliError, Result},
-    local_store::{self, LocalStore},
+    local_store::{self, EngineSettings, LocalStore},
 };
 
 /// What makes a directory a store. One without the other is for the engine to judge.
@@ -110,8 +111,8 @@ impl Target {
         if missing == Missing::Refuse {
             require(data_dir)?;
         }
-        let engine = local_store::open_engine(data_dir, None, false)?;
-        let kind = Kind::Local(LocalStore::new(engine, None));
+        let engine = local_store::open_engine(data_dir, EngineSettings::default())?;
+        let kind = Kind::Local(LocalStore::new(engine, None, GcOptions::default()));
         Ok(Self { name: format!("the store in {}", data_dir.display()), kind })
     }
 
@@ -132,6 +133,14 @@ impl Target {
     pub(crate) fn path_infos(&self) -> &dyn PathInfoService {
         match &self.kind {
             Kind::Local(local) => &*local.store,
+            Kind::Remote(remote) => &remote.client,
+        }
+    }
+
+    /// What is kept and what goes.
+    pub(crate) fn retention(&self) -> &dyn Retention {
+        match &self.kind {
+            Kind::Local(local) => &local.retention,
             Kind::Remote(remote) => &remote.client,
         }
     }

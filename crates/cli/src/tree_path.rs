@@ -66,6 +66,11 @@ impl TreePath {
         )))
     }
 
+    /// The hash part of the store path.
+    pub(crate) const fn hash(&self) -> &StorePathHash {
+        &self.hash
+    }
+
     /// Finds the path info.
     pub(crate) fn path_info(&self, target: &Target) -> Result<PathInfo> {
         let Some(path_info) = target.path_infos().path_info(&self.hash)? else {

@@ -19,14 +19,20 @@ use granary_proto::{
         StatBlobRequest, StatBlobResponse, blob_service_client::BlobServiceClient,
         directory_service_client::DirectoryServiceClient,
     },
-    granary::{StatsRequest, store_service_client::StoreServiceClient},
+    granary::{
+        StatsRequest, retention_service_client::RetentionServiceClient,
+        store_service_client::StoreServiceClient,
+    },
     store::path_info_service_client::PathInfoServiceClient,
 };
 use granary_store::{StatsSource, StoreStats};
 use tokio::runtime::Handle;
 use tonic::{Code, transport::Channel};
 
-use crate::{address, batch::Batch, blob_reader, blob_stream::BlobStream, status};
+use crate::{
+    address, batch::Batch, blob_reader, blob_stream::BlobStream,
+    limits::MAX_RETENTION_ANSWER_BYTES, status,
+};
 
 /// The bytes of a length in front of the tree that verifies a blob.
 const BAO_LENGTH_BYTES: usize = 8;
@@ -146,6 +152,12 @@ impl Connection {
     pub(crate) fn path_infos(&self) -> PathInfoServiceClient<Channel> {
         PathInfoServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_PATH_INFO_BYTES)
+    }
+
+    /// What keeps things in a store.
+    pub(crate) fn retention(&self) -> RetentionServiceClient<Channel> {
+        RetentionServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_RETENTION_ANSWER_BYTES)
     }
 
     /// Our own service, unless the server is known not to have it.

@@ -29,6 +29,7 @@ mod blob_stream;
 mod client;
 mod directories;
 mod path_infos;
+mod retention;
 
 mod batch;
 mod outgoing_directories;

@@ -43,3 +43,6 @@ pub const MAX_REMEMBERED_BLOBS: usize = 1_000_000;
 /// Longest chunk that is read as a whole. If a server has longer ones, the blob is read as
 /// if it had none.
 pub const MAX_CHUNK_BYTES: u64 = 16 << 20;
+
+/// Longest answer about what is kept: the report of a collection of a very large store.
+pub const MAX_RETENTION_ANSWER_BYTES: usize = 64 << 20;

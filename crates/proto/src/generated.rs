@@ -39,7 +39,7 @@ pub(crate) mod snix {
 
 pub(crate) mod granary {
     /// What our own client asks beside the services that it shares with others.
-    #[expect(clippy::pedantic, reason = "generated")]
+    #[expect(missing_docs, clippy::pedantic, reason = "generated")]
     pub mod v1 {
         tonic::include_proto!("granary.v1");
     }

@@ -26,6 +26,7 @@ mod field;
 mod directory;
 mod node;
 mod path_info;
+mod retention;
 mod stats;
 
 #[cfg(test)]
@@ -70,6 +71,9 @@ pub const MAX_STAT_BYTES: usize = 4 << 20;
 
 /// Most digests in one [`granary::MissingBlobsRequest`].
 pub const MAX_MISSING_BLOBS: usize = 16_384;
+
+/// Most paths in one [`granary::DeletePathsRequest`].
+pub const MAX_DELETED_PATHS: usize = 4_096;
 
 /// How many bytes a message takes.
 pub fn encoded_len(message: &impl prost::Message) -> usize {

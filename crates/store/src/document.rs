@@ -1,12 +1,13 @@
 //! Documents: small bodies that Nix keeps beside the paths, under names of their own.
 
 use bytes::{Bytes, BytesMut};
-use granary_castore::{BlobDigest, Error, RecordWrite, Result};
+use granary_castore::{BlobDigest, Error, RecordWrite, Result, Root, Touch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Store, kinds,
     record_value::{self, base64},
+    uses::unix_now_s,
 };
 
 /// What sort of document it is. Names are unique within a sort.
@@ -51,6 +52,15 @@ struct DocumentRecord {
     digest: [u8; 32],
     size: u64,
     content_type: String,
+    #[serde(default)]
+    put_unix_s: u64,
+}
+
+/// A document, and when it was put.
+pub(crate) struct StoredDocument {
+    pub(crate) document: Document,
+    /// In seconds since 1970.
+    pub(crate) put_unix_s: u64,
 }
 
 impl Store {
@@ -62,6 +72,8 @@ impl Store {
     /// or if it could not be made durable.
     pub fn put_document(&self, kind: DocumentKind, name: &[u8], document: &Document) -> Result<()> {
         let key = key(kind, name)?;
+        let _hold = self.castore().hold();
+        self.castore().touch(&Root::Blob(document.digest), Touch::Hold)?;
         let stored = self.blobs().stat(&document.digest)?;
         if stored.map(|stat| stat.size_bytes) != Some(document.size_bytes) {
             return Err(Error::invalid(format!(
@@ -73,6 +85,7 @@ impl Store {
             digest: *document.digest.as_bytes(),
             size: document.size_bytes,
             content_type: document.content_type.clone(),
+            put_unix_s: unix_now_s(),
         });
         self.records().write_records(vec![RecordWrite {
             kind: kinds::DOCUMENT,
@@ -89,14 +102,35 @@ impl Store {
     pub fn document(&self, kind: DocumentKind, name: &[u8]) -> Result<Option<Document>> {
         let Ok(key) = key(kind, name) else { return Ok(None) };
         let Some(value) = self.records().record(kinds::DOCUMENT, &key)? else { return Ok(None) };
-        let what = || format!("the record of document \"{}\"", name.escape_ascii());
-        let record: DocumentRecord = record_value::decode(what, &value)?;
-        Ok(Some(Document {
-            digest: BlobDigest::from_bytes(record.digest),
-            size_bytes: record.size,
-            content_type: record.content_type,
-        }))
+        decode(&key, &value).map(|stored| Some(stored.document))
     }
+}
+
+/// A record as it is found.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<StoredDocument> {
+    let what = || {
+        let name = key.get(1..).unwrap_or_default();
+        format!("the record of document \"{}\"", name.escape_ascii())
+    };
+    let record: DocumentRecord = record_value::decode(what, value)?;
+    let document = Document {
+        digest: BlobDigest::from_bytes(record.digest),
+        size_bytes: record.size,
+        content_type: record.content_type,
+    };
+    Ok(StoredDocument { document, put_unix_s: record.put_unix_s })
+}
+
+/// Sort and name that stand in a key.
+pub(crate) fn split_key(key: &[u8]) -> Option<(DocumentKind, &[u8])> {
+    let (tag, name) = key.split_first()?;
+    let kinds = [
+        DocumentKind::Log,
+        DocumentKind::DebugInfo,
+        DocumentKind::Realisation,
+        DocumentKind::Listing,
+    ];
+    kinds.into_iter().find(|kind| kind.tag() == *tag).map(|kind| (kind, name))
 }
 
 fn key(kind: DocumentKind, name: &[u8]) -> Result<Bytes> {

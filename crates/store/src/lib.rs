@@ -26,6 +26,7 @@ mod stats;
 pub mod kinds;
 mod record_value;
 mod tracked_records;
+mod uses;
 
 mod nar_digest_record;
 mod node_record;
@@ -53,6 +54,8 @@ mod narinfo_upload;
 mod served;
 mod upload;
 
+mod retention;
+
 pub use document::{Document, DocumentKind};
 pub use import::{ImportError, ImportObserver, import_path, ingest_path};
 pub use ingest::{IngestError, IngestedNar, MAX_WHOLE_FILE_BYTES, ingest_nar};
@@ -61,6 +64,10 @@ pub use nar_plan::{MAX_PLAN_BYTES, NarPlan, PlannedBlob, RenderError};
 pub use narinfo_upload::NarInfoRejection;
 pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};
 pub use plan_cache::MAX_CACHED_PLAN_BYTES;
+pub use retention::{
+    DeleteOptions, Deleted, GcObserver, GcOptions, GcReport, GcStage, Keeper, LocalRetention,
+    MAX_PIN_NAME_BYTES, Package, Pin, PinTarget, Retention, Why,
+};
 pub use served::ServedPath;
 pub use stats::{StatsSource, StoreStats};
 pub use store::{Store, StoreOptions};

@@ -100,8 +100,11 @@ impl Store {
         narinfo: &NarInfo,
         castore_node: Option<&Node>,
     ) -> Result<PathInfo, NarInfoRejection> {
+        // IMPORTANT: before anything is looked at, so that it cannot go in between.
+        let _hold = self.castore().hold();
         let path = &narinfo.store_path;
         let contents = match castore_node {
+            Some(node) if !self.touch_node(node)? => None,
             Some(node) => self.calculate_nar(node)?.map(|nar| (node.clone(), nar)),
             None => self.uploaded_contents(&narinfo.url)?,
         };
@@ -137,13 +140,15 @@ impl Store {
     fn uploaded_contents(&self, url: &str) -> Result<Option<(Node, NarDigest)>> {
         let Some(name) = url.strip_prefix("nar/") else { return Ok(None) };
         let Some(uploaded) = self.uploaded_nar(name)? else { return Ok(None) };
-        let lives = self.root_is_stored(&uploaded.node)?;
+        let lives = self.touch_node(&uploaded.node)?;
         Ok(lives.then_some((uploaded.node, uploaded.nar)))
     }
 
     /// Whether that very path, not just one with its hash part, has a path info.
+    /// It stays, then: this counts as a use.
     fn has_path(&self, path: &StorePath) -> Result<bool> {
-        Ok(self.path_info(path.hash())?.is_some_and(|found| found.store_path == *path))
+        Ok(self.note_use(path.hash())
+            && self.path_info(path.hash())?.is_some_and(|found| found.store_path == *path))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Nodes inside record values, and the key that identifies one.
 
-use granary_castore::{BlobDigest, DIGEST_BYTES, DirectoryDigest, Node, SymlinkTarget};
+use granary_castore::{BlobDigest, DIGEST_BYTES, DirectoryDigest, Node, Root, SymlinkTarget};
 use serde::{Deserialize, Serialize};
 
 use crate::record_value::base64;
@@ -65,6 +65,17 @@ const NODE_KEY_BYTES: usize = 1 + DIGEST_BYTES + 8;
 pub(crate) struct NodeKey([u8; NODE_KEY_BYTES]);
 
 impl NodeKey {
+    /// What the node with this key needs; `None` if it is no key.
+    pub(crate) fn root_of(key: &[u8]) -> Option<Root> {
+        let key: &[u8; NODE_KEY_BYTES] = key.try_into().ok()?;
+        let digest: [u8; DIGEST_BYTES] = key[1..=DIGEST_BYTES].try_into().ok()?;
+        match key[0] {
+            b'd' => Some(Root::Directory(DirectoryDigest::from_bytes(digest))),
+            b'f' | b'x' => Some(Root::Blob(BlobDigest::from_bytes(digest))),
+            _ => None,
+        }
+    }
+
     /// The key of `node`; `None` for a symlink, whose NAR costs nothing to make.
     pub(crate) fn of(node: &Node) -> Option<Self> {
         let (tag, digest, size) = match node {

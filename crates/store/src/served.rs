@@ -95,6 +95,10 @@ impl Store {
         hash: &StorePathHash,
         provenance: &mut Provenance,
     ) -> Result<Option<ServedPath>> {
+        // IMPORTANT: before it is looked up. Who is told of a path may rely on it.
+        if !self.note_use(hash) {
+            return Ok(None);
+        }
         let Some(path_info) = self.noted_path_info(hash, provenance)? else { return Ok(None) };
         let nar = match self.noted_nar(&path_info.node, provenance) {
             Ok(Some(nar)) => nar,

@@ -4,13 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use granary_castore::{
     BlobService, Castore, Chain, DirectoryService, Error, Node, RecordStore, RecordWrite, Result,
+    Root, Touch,
 };
 use granary_nix_formats::{Listing, PublicKey, SigningKey, StorePathHash};
 
 use crate::{
     NarDigest, NarPlan, PathInfo, PathInfoService, Provenance, kinds, listing, nar_digest_record,
-    node_record::NodeKey, path_info_record, plan_cache::PlanCache, served::WarnedPaths,
+    node_record::NodeKey,
+    path_info_record,
+    plan_cache::PlanCache,
+    served::WarnedPaths,
     tracked_records::TrackedRecords,
+    uses::{self, Uses},
 };
 
 /// How many path infos are read from the records at a time when all are listed.
@@ -35,6 +40,7 @@ pub struct Store {
     /// Held while a plan is made.
     planning: Mutex<()>,
     pub(crate) warned: WarnedPaths,
+    uses: Uses,
 }
 
 impl Store {
@@ -50,7 +56,8 @@ impl Store {
     ) -> Self {
         let records = TrackedRecords::new(records);
         let (plans, warned) = (PlanCache::default(), WarnedPaths::default());
-        Self { castore, records, options, plans, planning: Mutex::default(), warned }
+        let (planning, uses) = (Mutex::default(), Uses::default());
+        Self { castore, records, options, plans, planning, warned, uses }
     }
 
     /// The blobs and directories.
@@ -67,6 +74,26 @@ impl Store {
     /// `provenance` was written since. This takes no look-up and never blocks.
     pub fn is_current(&self, provenance: &Provenance) -> bool {
         self.records.is_current(provenance)
+    }
+
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// Notes that a path is used now, which keeps it from being collected for some time. That is
+    /// written with the next [`flush_uses`](Self::flush_uses). False if the path is being removed:
+    /// then it is to be treated as if it were not stored. Never blocks for long.
+    pub fn note_use(&self, hash: &StorePathHash) -> bool {
+        self.uses.note(hash)
+    }
+
+    /// Writes when paths were used last, as far as that is news.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be made durable. Then some of it is forgotten.
+    pub fn flush_uses(&self) -> Result<()> {
+        self.uses.flush(&self.records)
     }
 
     /// The public half of the key that signs what is served.
@@ -143,23 +170,34 @@ impl Store {
 
     /// Keeps a path info together with the digest of its NAR, which the caller made from the
     /// same contents.
+    ///
+    /// The caller holds the contents since before they were committed.
     pub(crate) fn put_verified_path_info(
         &self,
         path_info: &PathInfo,
         nar: &NarDigest,
     ) -> Result<()> {
-        let mut writes = vec![path_info_record::write(path_info)];
+        let mut writes = self.path_info_writes(path_info)?.to_vec();
         writes.extend(nar_digest_write(&path_info.node, nar));
         self.records.write_records(writes)
     }
 
-    /// Whether the root itself is stored: a cheap sign that its contents still live.
-    pub(crate) fn root_is_stored(&self, node: &Node) -> Result<bool> {
-        match node {
-            Node::Directory { digest, .. } => Ok(self.castore.directory(digest)?.is_some()),
-            Node::File { digest, .. } => Ok(self.castore.stat(digest)?.is_some()),
-            Node::Symlink { .. } => Ok(true),
+    /// What keeping a path info writes; and sees to it that what it refers to stays, as far as it
+    /// is there.
+    fn path_info_writes(&self, path_info: &PathInfo) -> Result<[RecordWrite; 2]> {
+        self.touch_node(&path_info.node)?;
+        for reference in &path_info.references {
+            // That it is there is not required.
+            self.uses.note(reference);
         }
+        let used = uses::write(path_info.store_path.hash(), uses::unix_now_s());
+        Ok([path_info_record::write(path_info), used])
+    }
+
+    /// Whether the root of `node` is stored: a cheap sign that its contents live. They stay, then,
+    /// for as long as a hold lasts that the caller took before.
+    pub(crate) fn touch_node(&self, node: &Node) -> Result<bool> {
+        Root::of(node).map_or(Ok(true), |root| self.castore.touch(&root, Touch::Hold))
     }
 
     /// As [`path_info`](PathInfoService::path_info), and notes what it looks up.
@@ -226,11 +264,15 @@ pub(crate) fn nar_digest_write(node: &Node, nar: &NarDigest) -> Option<RecordWri
 
 impl PathInfoService for Store {
     fn path_info(&self, hash: &StorePathHash) -> Result<Option<PathInfo>> {
+        if !self.note_use(hash) {
+            return Ok(None);
+        }
         self.noted_path_info(hash, &mut Provenance::new())
     }
 
     fn put_path_info(&self, path_info: PathInfo) -> Result<PathInfo> {
-        self.records.write_records(vec![path_info_record::write(&path_info)])?;
+        let _hold = self.castore.hold();
+        self.records.write_records(self.path_info_writes(&path_info)?.to_vec())?;
         Ok(path_info)
     }
 

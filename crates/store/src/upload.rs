@@ -1,7 +1,5 @@
 //! NARs that Nix uploads, under file names. Narinfos come later and refer to them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
 use granary_castore::{Error, Node, RecordWrite, Result};
 use granary_nix_formats::NarHash;
@@ -13,10 +11,14 @@ use crate::{
     node_record::NodeRecord,
     record_value::{self, base64},
     store::nar_digest_write,
+    uses::unix_now_s,
 };
 
 /// How old the time of last use may be before it is written anew, in seconds.
 pub const TOUCH_INTERVAL_S: u64 = 60 * 60;
+
+/// How long a NAR is kept that was uploaded or asked for and that no path leads to, in seconds.
+pub(crate) const UNCLAIMED_S: u64 = 24 * 60 * 60;
 
 /// A NAR that was uploaded to `nar/<name>`, and what it was in that form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,8 @@ impl Store {
 
     fn put_uploaded_nar_at(&self, name: &str, uploaded: &UploadedNar, now_s: u64) -> Result<()> {
         check_name(name)?;
+        let _hold = self.castore().hold();
+        self.touch_node(&uploaded.node)?;
         let mut writes = vec![write(name, uploaded, now_s)];
         writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));
         self.records().write_records(writes)
@@ -78,8 +82,8 @@ impl Store {
         value.map(|value| decode(name, &value)).transpose()
     }
 
-    /// As [`uploaded_nar`](Self::uploaded_nar), and notes that it was asked for: at most
-    /// once in [`TOUCH_INTERVAL_S`], so that asking does not cost a write each time.
+    /// As [`uploaded_nar`](Self::uploaded_nar), if its contents are still there, and notes that
+    /// it was asked for, so that they stay: at most once in [`TOUCH_INTERVAL_S`], so that asking does not cost a write each time.
     ///
     /// # Errors
     ///
@@ -89,7 +93,12 @@ impl Store {
     }
 
     fn touch_uploaded_nar_at(&self, name: &str, now_s: u64) -> Result<Option<UploadedNar>> {
+        // IMPORTANT: before it is looked up, so that it cannot go in between.
+        let _hold = self.castore().hold();
         let Some(mut uploaded) = self.uploaded_nar(name)? else { return Ok(None) };
+        if !self.touch_node(&uploaded.node)? {
+            return Ok(None);
+        }
         if now_s.saturating_sub(uploaded.touched_unix_s) >= TOUCH_INTERVAL_S {
             self.records().write_records(vec![write(name, &uploaded, now_s)])?;
             uploaded.touched_unix_s = now_s;
@@ -138,9 +147,9 @@ fn decode(name: &str, value: &[u8]) -> Result<UploadedNar> {
     })
 }
 
-fn unix_now_s() -> u64 {
-    // A clock before 1970 is as good as 1970: the times are only compared with each other.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// A record as it is found.
+pub(crate) fn decode_record(key: &[u8], value: &[u8]) -> Result<UploadedNar> {
+    decode(&String::from_utf8_lossy(key), value)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use granary_server::{
     grpc::{self, GrpcServices},
     http::{self, HttpOptions},
 };
+use granary_store::GcOptions;
 use serde::Serialize;
 use tokio::{
     runtime::Runtime,
@@ -19,8 +20,9 @@ use crate::{
     daemon_file::{DaemonFile, DaemonInfo},
     data_dir,
     error::{CliError, Result},
-    local_store::{self, LocalStore},
-    log, output, signing_key,
+    local_store::{self, EngineSettings, LocalStore},
+    log, output, quantity, signing_key,
+    upkeep::{self, Upkeep},
 };
 
 /// What the daemon logs unless it is told otherwise. What is below the index has more
@@ -86,6 +88,28 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(COMPRESSION_LEVELS))]
     compression_level: Option<i32>,
 
+    /// Collect garbage by itself so often, as in 1d: a number and s, m, h, d or w
+    ///
+    /// The default is never.
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    gc_interval: Option<Duration>,
+
+    /// A collection keeps what was used or uploaded within this time, 90d by default
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    keep_for: Option<Duration>,
+
+    /// A collection lets the least recently used paths go until all packs have at most this size,
+    /// as in 500G
+    ///
+    /// The default is no limit.
+    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    max_size: Option<u64>,
+
+    /// What a client puts over gRPC is kept for this time, 24h by default; until then a path info
+    /// or a pin must lead to it
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    lease: Option<Duration>,
+
     /// Log what this lets through: a level (error, warn, info, debug, trace), or levels for
     /// parts, as in info,granary_engine=debug
     ///
@@ -107,6 +131,9 @@ struct Settings {
     priority: Option<u32>,
     multi_frame_clients: Vec<String>,
     compression_level: Option<i32>,
+    gc_interval: Option<Duration>,
+    gc: GcOptions,
+    lease: Option<Duration>,
     log: String,
     log_format: log::Format,
     json: bool,
@@ -134,6 +161,16 @@ impl Settings {
             priority: args.priority.or(config.priority),
             multi_frame_clients: [args.multi_frame_client, config.multi_frame_client].concat(),
             compression_level: args.compression_level.or(config.compression_level),
+            gc_interval: args
+                .gc_interval
+                .or(config.gc_interval)
+                .filter(|interval| !interval.is_zero()),
+            gc: GcOptions {
+                keep_for: args.keep_for.or(config.keep_for),
+                max_stored_bytes: args.max_size.or(config.max_size),
+                ..GcOptions::default()
+            },
+            lease: args.lease.or(config.lease),
             log: args
                 .log
                 .or_else(log::from_environment)
@@ -150,15 +187,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
     log::start(&settings.log, settings.log_format)?;
     // What the user gave is looked at before anything is made.
     let given_key = settings.signing_key.as_deref().map(signing_key::read).transpose()?;
-    let engine = local_store::open_engine(&settings.data_dir, settings.compression_level, false)?;
+    let engine_settings = EngineSettings {
+        compression_level: settings.compression_level,
+        lease: settings.lease,
+        rebuild_index: false,
+    };
+    let engine = local_store::open_engine(&settings.data_dir, engine_settings)?;
     let signing_key = match given_key {
         Some(key) => key,
         None => signing_key::read_or_create(&settings.data_dir)?,
     };
-    let local = LocalStore::new(engine, Some(signing_key));
+    let local = LocalStore::new(engine, Some(signing_key), settings.gc);
+    let upkeep = Upkeep::start(local.clone(), settings.gc_interval)?;
     let runtime = Runtime::new().map_err(CliError::system("start the threads of the daemon"))?;
     let served = runtime.block_on(serve(&settings, &local));
     runtime.shutdown_timeout(BLOCKING_GRACE);
+    drop(upkeep);
+    upkeep::flush(&local);
     // IMPORTANT: behind everything that writes, and also if serving failed.
     let closed = local.engine.close();
     served?;
@@ -197,6 +242,7 @@ async fn router(settings: &Settings, local: &LocalStore) -> Router {
         castore: Arc::clone(local.store.castore()),
         path_infos: local.store.clone(),
         stats: Arc::new(local.clone()),
+        retention: Some(Arc::new(local.retention.clone())),
     };
     grpc::router(services)
         .await
@@ -306,5 +352,8 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_help() {
         assert_eq!(HttpOptions::default().priority, 30);
+        assert_eq!(quantity::duration("90d"), Ok(GcOptions::DEFAULT_KEEP_FOR));
+        assert_eq!(quantity::duration("24h"), Ok(granary_engine::DEFAULT_LEASE));
+        assert_eq!(quantity::permille("8"), Ok(GcOptions::DEFAULT_MAX_UNUSED_PERMILLE));
     }
 }

@@ -9,6 +9,11 @@ mod info;
 mod ls;
 mod nar;
 
+mod delete;
+mod gc;
+mod pin;
+mod why;
+
 mod recover;
 mod stats;
 
@@ -43,6 +48,10 @@ enum Command {
     Cat(cat::Args),
     Nar(nar::Args),
     Info(info::Args),
+    Pin(pin::Args),
+    Delete(delete::Args),
+    Why(why::Args),
+    Gc(gc::Args),
     Recover(recover::Args),
     Stats(stats::Args),
 }
@@ -72,6 +81,10 @@ impl Cli {
             Command::Cat(args) => pipe(cat::run(&args)),
             Command::Nar(args) => pipe(nar::run(&args)),
             Command::Info(args) => pipe(info::run(&args)),
+            Command::Pin(args) => pin::run(&args),
+            Command::Delete(args) => delete::run(&args),
+            Command::Why(args) => pipe(why::run(&args)),
+            Command::Gc(args) => gc::run(&args),
             Command::Recover(args) => recover::run(&args),
             Command::Stats(args) => pipe(stats::run(&args)),
         }

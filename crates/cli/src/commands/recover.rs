@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::{
     data_dir,
     error::{CliError, DaemonHint, Result},
-    local_store, output, target,
+    local_store::{self, EngineSettings},
+    output, target,
 };
 
 /// Build the index anew from the packs, and check them
@@ -39,6 +40,8 @@ struct Object {
     segments: u64,
     cut_tails: Vec<CutTailJson>,
     damage: Vec<DamageJson>,
+    /// Why the list of dead objects cannot be used, if so.
+    dead_list_problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,7 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => data_dir::default()?,
     };
     target::require(&data_dir)?;
-    let engine = local_store::open_engine(&data_dir, None, true).map_err(without_url)?;
+    let settings = EngineSettings { rebuild_index: true, ..EngineSettings::default() };
+    let engine = local_store::open_engine(&data_dir, settings).map_err(without_url)?;
     let report = engine.report();
     let object = Object::new(&data_dir, engine.stats()?.pack_count, report);
     if args.json {
@@ -72,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         object.print()?;
     }
     engine.close()?;
-    match report.damage.len() {
+    match report.damage_count() {
         0 => Ok(()),
         count => Err(CliError::Damaged { count, data_dir }),
     }
@@ -108,6 +112,7 @@ impl Object {
             segments: report.replayed_segments,
             cut_tails: cut_tails.collect(),
             damage: damage.collect(),
+            dead_list_problem: report.dead_list_problem.clone(),
         }
     }
 
@@ -127,6 +132,12 @@ impl Object {
         }
         for DamageJson { pack, offset, problem } in &self.damage {
             output::line(format_args!("damage in pack {pack} at {offset}: {problem}"))?;
+        }
+        if let Some(problem) = &self.dead_list_problem {
+            output::line(format_args!(
+                "the list of dead objects cannot be used: {problem}; what was collected and not \
+                 swept has come back"
+            ))?;
         }
         Ok(())
     }

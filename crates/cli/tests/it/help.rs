@@ -2,7 +2,10 @@
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 8] = ["daemon", "import", "ls", "cat", "nar", "info", "recover", "stats"];
+const COMMANDS: [&str; 12] = [
+    "daemon", "import", "ls", "cat", "nar", "info", "pin", "delete", "why", "gc", "recover",
+    "stats",
+];
 
 #[test]
 fn of_everything() {
@@ -16,6 +19,9 @@ fn of_everything() {
     insta::assert_snapshot!("help", help(&["--help"]));
     for command in COMMANDS {
         insta::assert_snapshot!(format!("help-{command}"), help(&[command, "--help"]));
+    }
+    for command in ["add", "rm", "list"] {
+        insta::assert_snapshot!(format!("help-pin-{command}"), help(&["pin", command, "--help"]));
     }
 }
 

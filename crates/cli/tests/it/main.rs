@@ -20,3 +20,4 @@ mod full_disk;
 mod kill;
 mod large;
 mod recovery;
+mod retention;

@@ -39,6 +39,7 @@ fn unix_sockets() {
         castore: Arc::new(MemoryStore::default()),
         path_infos: Arc::new(Server::over(Arc::new(MemoryStore::default())).connect()),
         stats: Arc::new(FixedStats),
+        retention: None,
     };
     let router = runtime.block_on(granary_server::grpc::router(services));
     let server = Server::with(runtime, &format!("unix:{}", path.display()), router);

@@ -24,8 +24,12 @@ impl Server {
     pub(crate) fn over(castore: Arc<dyn Castore>) -> Self {
         let records = Arc::new(MemoryStore::default());
         let store = Store::new(castore.clone(), records, StoreOptions::default());
-        let services =
-            GrpcServices { castore, path_infos: Arc::new(store), stats: Arc::new(FixedStats) };
+        let services = GrpcServices {
+            castore,
+            path_infos: Arc::new(store),
+            stats: Arc::new(FixedStats),
+            retention: None,
+        };
         let runtime = runtime();
         let router = runtime.block_on(grpc::router(services)).fallback(grpc::fallback);
         Self::with(runtime, "127.0.0.1:0", router)

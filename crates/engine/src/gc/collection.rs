@@ -6,7 +6,8 @@ use std::{
 };
 
 use granary_castore::{
-    Collection, CollectionObserver, Collector, Error, Result, Root, Survey, SweepOptions, Swept,
+    Collection, CollectionKind, CollectionObserver, Collector, Error, Result, Root, Survey,
+    SweepOptions, Swept,
 };
 
 use super::{
@@ -39,6 +40,7 @@ const MAX_SMALL_PACKS: usize = 8;
 /// Packs that are old, and what is on the way to be removed from them.
 pub(crate) struct EngineCollection {
     engine: Arc<Inner>,
+    kind: CollectionKind,
     /// Packs with smaller handles are old.
     boundary: u32,
     weighed: HashSet<ObjectKey>,
@@ -57,13 +59,13 @@ enum Stage {
 }
 
 impl Collector for Engine {
-    fn begin_collection(&self) -> Result<Box<dyn Collection>> {
-        Ok(Box::new(EngineCollection::begin(Arc::clone(self.inner()))?))
+    fn begin_collection(&self, kind: CollectionKind) -> Result<Box<dyn Collection>> {
+        Ok(Box::new(EngineCollection::begin(Arc::clone(self.inner()), kind)?))
     }
 }
 
 impl EngineCollection {
-    fn begin(engine: Arc<Inner>) -> Result<Self> {
+    fn begin(engine: Arc<Inner>, kind: CollectionKind) -> Result<Self> {
         if engine.is_collecting.swap(true, Ordering::AcqRel) {
             return Err(Error::unavailable(
                 "a garbage collection is under way: wait until it has ended",
@@ -71,7 +73,7 @@ impl EngineCollection {
         }
         // From here on, dropping it ends it.
         let mut collection =
-            Self { engine, boundary: 0, weighed: HashSet::new(), stage: Stage::Marking };
+            Self { engine, kind, boundary: 0, weighed: HashSet::new(), stage: Stage::Marking };
         if let Some((boundary, generation)) = collection.engine.unfollowed() {
             // An earlier one could not go on. What it condemned still counts as not stored.
             collection.boundary = boundary;
@@ -318,6 +320,9 @@ impl Collection for EngineCollection {
     }
 
     fn condemn(&mut self) -> Result<()> {
+        if self.kind == CollectionKind::Survey {
+            return Err(Error::invalid("this collection is there to look, and not to remove"));
+        }
         if self.stage != Stage::Marking {
             return Ok(());
         }

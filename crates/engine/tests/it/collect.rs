@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use granary_castore::{
-    BlobDigest, BlobService, Castore, Collector, Directory, DirectoryDigest, DirectoryService,
-    Error, Node, NodeName, RecordStore, Root, SweepOptions, Swept, Touch,
+    BlobDigest, BlobService, Castore, CollectionKind, Collector, Directory, DirectoryDigest,
+    DirectoryService, Error, Node, NodeName, RecordStore, Root, SweepOptions, Swept, Touch,
 };
 use granary_engine::{Engine, OpenOptions};
 use granary_testkit::Random;
@@ -81,7 +81,7 @@ fn small_packs() -> OpenOptions<'static> {
 }
 
 fn collect(engine: &Engine, roots: &[Root]) -> Swept {
-    let mut collection = engine.begin_collection().expect("none is under way");
+    let mut collection = engine.begin_collection(CollectionKind::Sweep).expect("none is under way");
     for root in roots {
         collection.keep(root).expect("readable");
     }
@@ -218,7 +218,7 @@ fn what_an_upload_found_is_there_when_it_commits() {
     for contents in &tree.files[..4] {
         early.put_blob(Bytes::copy_from_slice(contents)).expect("put");
     }
-    let mut collection = engine.begin_collection().expect("none is under way");
+    let mut collection = engine.begin_collection(CollectionKind::Sweep).expect("none is under way");
     // Begun before, found meanwhile.
     for contents in &tree.files[4..8] {
         early.put_blob(Bytes::copy_from_slice(contents)).expect("put");
@@ -324,11 +324,11 @@ fn a_lease_is_durable_and_ends() {
 fn one_collection_at_a_time() {
     let dir = TempDir::new().expect("a temporary directory");
     let engine = open(dir.path()).expect("a new store");
-    let first = engine.begin_collection().expect("none is under way");
-    let error = engine.begin_collection().map(drop).expect_err("one is");
+    let first = engine.begin_collection(CollectionKind::Sweep).expect("none is under way");
+    let error = engine.begin_collection(CollectionKind::Sweep).map(drop).expect_err("one is");
     assert!(matches!(error, Error::Unavailable(_)) && error.to_string().contains("under way"));
     drop(first);
-    engine.begin_collection().expect("it has ended");
+    engine.begin_collection(CollectionKind::Sweep).expect("it has ended");
 }
 
 #[test]
@@ -376,13 +376,16 @@ fn weighing_changes_nothing() {
         tree.put(&engine);
     }
     let stored = engine.stats().expect("counted").stored_bytes;
-    let mut collection = engine.begin_collection().expect("none is under way");
+    let mut collection =
+        engine.begin_collection(CollectionKind::Survey).expect("none is under way");
     let kept = collection.keep(&trees[0].root()).expect("readable");
     let second = collection.weigh(&trees[1].root()).expect("readable");
     assert_eq!(collection.weigh(&trees[1].root()).expect("readable"), 0, "it was weighed");
     assert_eq!(collection.weigh(&trees[0].root()).expect("readable"), 0, "it is kept");
     let third = collection.weigh(&trees[2].root()).expect("readable");
     let survey = collection.survey().expect("readable");
+    let error = collection.condemn().expect_err("it only looks");
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
     drop(collection);
     // What is told by object adds up to what is told by pack.
     let close = |a: u64, b: u64| a.abs_diff(b) * 50 < a.max(b);
@@ -403,7 +406,7 @@ fn what_is_damaged_stops_a_collection_and_nothing_goes() {
     }
     other.put(&engine);
     // It ends the pack, so that the directory is alone in the next.
-    drop(engine.begin_collection().expect("none is under way"));
+    drop(engine.begin_collection(CollectionKind::Sweep).expect("none is under way"));
     let packs = |dir: &Path| -> BTreeSet<_> {
         let entries = fs::read_dir(dir.join("packs")).expect("readable");
         entries.map(|entry| entry.expect("readable").path()).collect()
@@ -419,7 +422,7 @@ fn what_is_damaged_stops_a_collection_and_nothing_goes() {
     fs::write(&pack, &bytes).expect("written");
 
     let engine = open(dir.path()).expect("opens");
-    let mut collection = engine.begin_collection().expect("none is under way");
+    let mut collection = engine.begin_collection(CollectionKind::Sweep).expect("none is under way");
     let error = collection.keep(&tree.root()).expect_err("nobody knows what is below it");
     assert!(matches!(error, Error::Corrupt(_)), "{error}");
     drop(collection);

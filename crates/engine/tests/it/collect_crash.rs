@@ -4,8 +4,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use granary_castore::{
-    BlobDigest, Castore, Collector, Directory, DirectoryService, Node, NodeName, RecordStore,
-    Result, Root, SweepOptions,
+    BlobDigest, Castore, CollectionKind, Collector, Directory, DirectoryService, Node, NodeName,
+    RecordStore, Result, Root, SweepOptions,
 };
 use granary_engine::{Engine, OpenError, OpenOptions};
 use granary_testkit::{CrashDisk, Fault, Random};
@@ -83,7 +83,7 @@ pub(crate) fn fill(engine: &Engine) {
 
 /// What is kept: trees 1 and 4.
 pub(crate) fn collect(engine: &Engine) -> Result<()> {
-    let mut collection = engine.begin_collection()?;
+    let mut collection = engine.begin_collection(CollectionKind::Sweep)?;
     collection.keep(&root(1))?;
     collection.keep(&root(4))?;
     collection.condemn()?;

@@ -4,7 +4,8 @@
 use std::{fs, path::Path, sync::Arc};
 
 use granary_castore::{
-    BlobDigest, Castore as _, Chain, Collector as _, Error, RecordStore as _, Result,
+    BlobDigest, Castore as _, Chain, CollectionKind, Collector as _, Error, RecordStore as _,
+    Result,
 };
 use granary_engine::{Engine, OpenError, OpenOptions};
 use granary_testkit::{CrashDisk, Random, SmallDisk};
@@ -221,7 +222,7 @@ fn an_index_that_cannot_grow_does_so_once_it_can() {
     for round in 0..3 {
         assert_says_what_to_do(&write_value(&engine, count).expect_err("it is still full"));
         assert_says_what_to_do(&write(&engine, 2).expect_err("it is still full"));
-        let collection = engine.begin_collection().map(drop);
+        let collection = engine.begin_collection(CollectionKind::Sweep).map(drop);
         assert_says_what_to_do(&collection.expect_err("it is still full"));
         check(&engine, &[1], 3, "full");
         check_values(&engine, count);
@@ -235,7 +236,7 @@ fn an_index_that_cannot_grow_does_so_once_it_can() {
         write_value(&engine, number).expect("there is space again");
     }
     write(&engine, 2).expect("there is space again");
-    drop(engine.begin_collection().expect("there is space again"));
+    drop(engine.begin_collection(CollectionKind::Sweep).expect("there is space again"));
     count += 20;
     check(&engine, &[1, 2], 3, "freed");
     check_values(&engine, count);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use granary_castore::{BlobDigest, Castore, Result};
+use granary_castore::{BlobDigest, Castore, Result, Root, Touch};
 use granary_proto::{
     MAX_STAT_BYTES, blob_digest,
     castore::{
@@ -88,6 +88,12 @@ fn stat(
     asked: &StatBlobRequest,
 ) -> Result<Option<StatBlobResponse>> {
     let Some(known) = castore.stat(digest)? else { return Ok(None) };
+    // Who only asks whether it is there may rely on that, and not send it. Who asks for more is
+    // going to read.
+    let only_asks = !asked.send_chunks && !asked.send_bao;
+    if only_asks && !castore.touch(&Root::Blob(*digest), Touch::Lease)? {
+        return Ok(None);
+    }
     let mut reply = StatBlobResponse::default();
     if asked.send_chunks && known.size_bytes > MAX_WHOLE_BYTES {
         let Some(chunks) = castore.chunks(digest, MAX_STAT_BYTES / MIN_CHUNK_META_BYTES)? else {

@@ -8,7 +8,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use granary_castore::{
-    Castore, DirectoryDigest, Error,
+    Castore, DirectoryDigest, Error, Root,
     closure::{LeavesFirst, Walk},
 };
 use granary_proto::{
@@ -153,6 +153,7 @@ impl Upload {
             for directory in &directories {
                 batch.put_directory(directory)?;
             }
+            batch.lease(&Root::Directory(root))?;
             batch.commit()?;
             Ok(root)
         })

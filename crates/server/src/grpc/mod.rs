@@ -14,6 +14,7 @@ mod names;
 mod path_info;
 mod permission;
 mod read;
+mod retention;
 mod routes;
 mod status;
 mod store;

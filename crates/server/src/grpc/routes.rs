@@ -10,10 +10,13 @@ use granary_proto::{
     castore::{
         blob_service_server::BlobServiceServer, directory_service_server::DirectoryServiceServer,
     },
-    granary::store_service_server::{self, StoreServiceServer},
+    granary::{
+        retention_service_server::{self, RetentionServiceServer},
+        store_service_server::{self, StoreServiceServer},
+    },
     store::path_info_service_server::PathInfoServiceServer,
 };
-use granary_store::{PathInfoService, StatsSource};
+use granary_store::{PathInfoService, Retention, StatsSource};
 use http::{StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tonic_health::ServingStatus;
@@ -24,6 +27,7 @@ use super::{
     directory::Directories,
     names::{self, Names},
     path_info::PathInfos,
+    retention,
     store::Store,
 };
 
@@ -40,6 +44,8 @@ pub struct GrpcServices {
     pub path_infos: Arc<dyn PathInfoService>,
     /// The numbers of the store.
     pub stats: Arc<dyn StatsSource>,
+    /// What is kept and what goes, if the contents can be collected.
+    pub retention: Option<Arc<dyn Retention>>,
 }
 
 /// All gRPC services, with health and reflection, and routes for nothing else. What no
@@ -49,7 +55,7 @@ pub struct GrpcServices {
 /// A request may write if it has an [`Access`](crate::Access) in its extensions that says
 /// so.
 pub async fn router(services: GrpcServices) -> Router {
-    let GrpcServices { castore, path_infos, stats } = services;
+    let GrpcServices { castore, path_infos, stats, retention } = services;
     let blobs = BlobServiceServer::new(Blobs { castore: castore.clone() })
         .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES);
     let directories = DirectoryServiceServer::new(Directories { castore: castore.clone() })
@@ -70,6 +76,13 @@ pub async fn router(services: GrpcServices) -> Router {
     router = both_names(router, names::DIRECTORIES, directories);
     router = both_names(router, names::PATH_INFOS, path_infos);
     router = one_name(router, store);
+    if let Some(retention) = retention {
+        health
+            .set_service_status(retention_service_server::SERVICE_NAME, ServingStatus::Serving)
+            .await;
+        let retention = RetentionServiceServer::new(retention::Retention { retention });
+        router = one_name(router, retention);
+    }
     router = one_name(router, health_server);
     reflection(router)
 }

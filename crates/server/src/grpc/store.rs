@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use granary_castore::Castore;
+use granary_castore::{Castore, Root, Touch};
 use granary_proto::{
     MAX_MISSING_BLOBS, blob_digest,
     granary::{
@@ -53,7 +53,8 @@ impl StoreService for Store {
         let missing = blocking::run(move || {
             let mut missing = Vec::new();
             for (digest, bytes) in digests {
-                if castore.stat(&digest)?.is_none() {
+                // The client is going to rely on what is not missing.
+                if !castore.touch(&Root::Blob(digest), Touch::Lease)? {
                     missing.push(bytes);
                 }
             }

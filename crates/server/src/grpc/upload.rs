@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc};
 
 use bytes::Bytes;
-use granary_castore::{BlobDigest, Castore, WriteBatch};
+use granary_castore::{BlobDigest, Castore, Root, WriteBatch};
 use tonic::Status;
 
 use super::blocking;
@@ -63,6 +63,7 @@ impl Upload {
                 waiting.iter().try_for_each(|piece| batch.write(piece))?;
                 batch.finish_blob()?
             };
+            batch.lease(&Root::Blob(digest))?;
             batch.commit()?;
             Ok(digest)
         })

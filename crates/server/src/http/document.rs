@@ -118,6 +118,8 @@ pub(super) async fn put(
 ) -> Result<StatusCode, Failure> {
     let coding = content_coding(headers)?;
     upload::on_thread(cache, body, move |store, mut body| {
+        // Until a record leads to it.
+        let _hold = store.castore().hold();
         let mut batch = store.castore().batch()?;
         let max_bytes = sort.max_bytes();
         // The limit below holds for all codings alike.

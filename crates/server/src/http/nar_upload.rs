@@ -106,6 +106,8 @@ impl Upload {
 
     /// Decodes and stores the body; remembers its name if it has the hash in it.
     fn store(self, store: &Store, mut body: Body) -> Result<(), Failure> {
+        // Until a record leads to it.
+        let _hold = store.castore().hold();
         let mut batch = store.castore().batch()?;
         let mut transport = Decoder::new(&mut body, self.coding, self.limits).map_err(no_memory)?;
         let mut file = FileReader::new(&mut transport);

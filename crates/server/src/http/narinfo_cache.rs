@@ -48,7 +48,9 @@ impl NarInfoCache {
     /// The narinfo of that path, if it is kept and `store` would render the same.
     pub(super) fn get(&self, store: &Store, hash: &StorePathHash) -> Option<Bytes> {
         let rendered = self.0.get(hash)?;
-        store.is_current(&rendered.provenance).then(|| rendered.text.clone())
+        // Noted first: what is used does not go. If it is going all the same, it is looked up.
+        let stays = store.note_use(hash);
+        (stays && store.is_current(&rendered.provenance)).then(|| rendered.text.clone())
     }
 
     /// Keeps a narinfo that was rendered of what `provenance` says.

@@ -90,6 +90,7 @@ pub fn import_path(
     name: Option<&str>,
     observer: &dyn ImportObserver,
 ) -> Result<PathInfo, ImportError> {
+    let _hold = castore.hold();
     let (path_info, _) = import_contents(castore, path, name, observer)?;
     Ok(path_infos.put_path_info(path_info)?)
 }
@@ -106,6 +107,7 @@ impl Store {
         name: Option<&str>,
         observer: &dyn ImportObserver,
     ) -> Result<PathInfo, ImportError> {
+        let _hold = self.castore().hold();
         let (path_info, nar) = import_contents(&**self.castore(), path, name, observer)?;
         self.put_verified_path_info(&path_info, &nar)?;
         Ok(path_info)

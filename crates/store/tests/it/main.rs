@@ -12,5 +12,6 @@ mod narinfo_uploads;
 mod path_infos;
 mod pieces;
 mod provenance;
+mod retention;
 mod round_trip;
 mod serving;

@@ -61,8 +61,12 @@ impl StatsSource for FixedStats {
 async fn router(castore: Arc<dyn Castore>) -> Router {
     let records = Arc::new(MemoryStore::default());
     let path_infos = Store::new(castore.clone(), records, StoreOptions::default());
-    let services =
-        GrpcServices { castore, path_infos: Arc::new(path_infos), stats: Arc::new(FixedStats) };
+    let services = GrpcServices {
+        castore,
+        path_infos: Arc::new(path_infos),
+        stats: Arc::new(FixedStats),
+        retention: None,
+    };
     grpc::router(services).await.fallback(grpc::fallback)
 }
 

@@ -1,0 +1,471 @@
+//! Garbage collection: the steps and their order.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use granary_castore::{
+    Collection, CollectionKind, CollectionObserver, Collector, Node, RecordKind, RecordWrite,
+    Result, Root, SweepOptions, Swept,
+};
+use granary_nix_formats::StorePath;
+
+use super::{
+    catalogue::{Catalogue, CataloguedPath, PathNumber},
+    pin,
+    plan::{Plan, Wanted},
+};
+use crate::{Store, document, kinds, node_record::NodeKey, upload, uses::unix_now_s};
+
+/// Records that are read, or removed, at a time.
+const PAGE: usize = 1_000;
+
+/// How often a collection begins anew when less has become free than was expected.
+const MAX_ROUNDS: usize = 5;
+
+/// What is to be removed, and how. What is not said is as the store is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GcOptions {
+    /// Only say what would go.
+    pub dry_run: bool,
+    /// Keep what was used or uploaded within this time.
+    pub keep_for: Option<Duration>,
+    /// Then let the least recently used paths go until all packs have no more bytes than this.
+    pub max_stored_bytes: Option<u64>,
+    /// What may stay unused, in thousandths of the whole: making less of it costs copying more.
+    pub max_unused_permille: Option<u32>,
+    /// Bytes copied per second, at most; as fast as it goes if none.
+    pub bytes_per_s: Option<u64>,
+}
+
+impl GcOptions {
+    /// How long what was used is kept, unless told otherwise: 90 days.
+    pub const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+    /// What may stay unused, unless told otherwise.
+    pub const DEFAULT_MAX_UNUSED_PERMILLE: u32 = 80;
+
+    /// These, and what they do not say as `others` do.
+    #[must_use]
+    pub fn or(&self, others: &Self) -> Self {
+        Self {
+            dry_run: self.dry_run,
+            keep_for: self.keep_for.or(others.keep_for),
+            max_stored_bytes: self.max_stored_bytes.or(others.max_stored_bytes),
+            max_unused_permille: self.max_unused_permille.or(others.max_unused_permille),
+            bytes_per_s: self.bytes_per_s.or(others.bytes_per_s),
+        }
+    }
+
+    fn keep_for(&self) -> Duration {
+        self.keep_for.unwrap_or(Self::DEFAULT_KEEP_FOR)
+    }
+}
+
+/// Which step a collection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GcStage {
+    /// Of so many paths, so many are found to be kept.
+    Marking,
+    /// Of so many packs, so many were looked at.
+    Surveying,
+    /// Of so many bytes that are to be moved, so many were.
+    Copying,
+}
+
+/// Is told how far a collection has come, on the thread that called for it.
+pub trait GcObserver: Send + Sync {
+    /// Of `total` of what `stage` counts, `done` are done.
+    fn progress(&self, _stage: GcStage, _done: u64, _total: u64) {}
+}
+
+/// Nobody watches.
+impl GcObserver for () {}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GcReport {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// Paths that are kept.
+    pub kept_paths: u64,
+    /// Paths that went.
+    pub removed_paths: u64,
+    /// They, by the name of their package; those that free most first.
+    pub packages: Vec<Package>,
+    /// Pins that had expired and went.
+    pub expired_pins: u64,
+    /// Blobs, directories and parts of them that went.
+    pub removed_objects: u64,
+    /// Bytes of all packs before.
+    pub stored_bytes_before: u64,
+    /// Bytes of all packs after.
+    pub stored_bytes_after: u64,
+    /// Bytes in packs that nothing needs and that were left.
+    pub unused_bytes_after: u64,
+    /// Bytes that were copied to make space.
+    pub copied_bytes: u64,
+    /// Packs that went.
+    pub removed_packs: u64,
+    /// Packs that were left alone because they are damaged.
+    pub damaged_packs: u64,
+}
+
+/// What went of one package.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Package {
+    /// Its name without the version.
+    pub name: String,
+    /// How many paths.
+    pub paths: u64,
+    /// Bytes on disk that nothing else needs, about.
+    pub bytes: u64,
+}
+
+/// Tells the observer of a collection what the store of the contents tells.
+struct Forward<'a>(&'a dyn GcObserver);
+
+impl CollectionObserver for Forward<'_> {
+    fn surveyed(&self, done: u64, total: u64) {
+        self.0.progress(GcStage::Surveying, done, total);
+    }
+
+    fn copied(&self, done_bytes: u64, total_bytes: u64) {
+        self.0.progress(GcStage::Copying, done_bytes, total_bytes);
+    }
+}
+
+pub(super) fn collect(
+    store: &Store,
+    collector: &dyn Collector,
+    options: &GcOptions,
+    observer: &dyn GcObserver,
+) -> Result<GcReport> {
+    store.flush_uses()?;
+    let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
+    let mut max_bytes = options.max_stored_bytes;
+    for round in 0..MAX_ROUNDS {
+        let mut run = Run { store, options, observer, max_bytes, report: &mut report };
+        run.round(collector, round == 0)?;
+        let Some(limit) = options.max_stored_bytes else { break };
+        let (stored, kept) = (report.stored_bytes_after, report.kept_paths);
+        if options.dry_run || stored <= limit || kept == 0 {
+            break;
+        }
+        // What is kept takes more than was thought: headers, unused bytes. Aim lower.
+        let target = max_bytes.unwrap_or(limit);
+        max_bytes = Some(target.saturating_sub(stored - limit).saturating_sub(limit / 100));
+    }
+    Ok(report)
+}
+
+/// One time through all the steps.
+struct Run<'a> {
+    store: &'a Store,
+    options: &'a GcOptions,
+    observer: &'a dyn GcObserver,
+    max_bytes: Option<u64>,
+    report: &'a mut GcReport,
+}
+
+/// Watches what is used until it is dropped.
+struct Watch<'a>(&'a Store);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.uses().unwatch();
+    }
+}
+
+impl Run<'_> {
+    fn round(&mut self, collector: &dyn Collector, is_first: bool) -> Result<()> {
+        // IMPORTANT: in this order. What is used from now on does not go; what is written from
+        // now on is marked; and then the paths are read.
+        let dry_run = self.options.dry_run;
+        let kind = if dry_run { CollectionKind::Survey } else { CollectionKind::Sweep };
+        let mut collection = collector.begin_collection(kind)?;
+        self.store.uses().watch();
+        let watch = Watch(self.store);
+        let now_unix_s = unix_now_s();
+        let pins = pin::valid(self.store)?;
+        let catalogue = Catalogue::read(self.store, now_unix_s)?;
+        let wanted = Wanted {
+            pins: &pins,
+            now_unix_s,
+            keep_for: self.options.keep_for(),
+            max_bytes: self.max_bytes,
+        };
+        let observer = self.observer;
+        let marked = &mut |done, total| observer.progress(GcStage::Marking, done, total);
+        let mut plan = Plan::make(&catalogue, &wanted, &mut *collection, marked)?;
+        if !dry_run {
+            self.remove_paths(&catalogue, &mut plan, &mut *collection)?;
+        }
+        self.keep_others(&catalogue, &plan, &mut *collection, now_unix_s)?;
+        self.weigh_evicted(&catalogue, &plan, &mut *collection)?;
+        self.report.kept_paths = plan.is_kept.iter().filter(|is_kept| **is_kept).count() as u64;
+        if dry_run {
+            let survey = collection.survey()?;
+            self.report.stored_bytes_before = survey.stored_bytes;
+            self.report.stored_bytes_after = survey.stored_bytes - survey.unused_bytes;
+            self.report.removed_objects = survey.unused_objects;
+            return Ok(());
+        }
+        self.report.expired_pins += self.remove_expired_pins(now_unix_s)?;
+        collection.condemn()?;
+        self.remove_stale_records(&*collection)?;
+        drop(watch);
+        let forward = Forward(self.observer);
+        let swept = collection.sweep(&SweepOptions {
+            max_unused_permille: self
+                .options
+                .max_unused_permille
+                .unwrap_or(GcOptions::DEFAULT_MAX_UNUSED_PERMILLE),
+            bytes_per_s: self.options.bytes_per_s,
+            observer: &forward,
+        })?;
+        self.add_swept(&swept, is_first);
+        Ok(())
+    }
+
+    fn add_swept(&mut self, swept: &Swept, is_first: bool) {
+        let report = &mut *self.report;
+        if is_first {
+            report.stored_bytes_before = swept.stored_bytes_before;
+        }
+        report.stored_bytes_after = swept.stored_bytes_after;
+        report.unused_bytes_after = swept.unused_bytes_after;
+        report.removed_objects += swept.removed_objects;
+        report.copied_bytes += swept.copied_bytes;
+        report.removed_packs += swept.removed_packs;
+        report.damaged_packs = swept.damaged_packs;
+    }
+
+    /// Removes the path infos of what goes, but for what was used meanwhile, which is kept then
+    /// with all that it refers to.
+    fn remove_paths(
+        &mut self,
+        catalogue: &Catalogue,
+        plan: &mut Plan,
+        collection: &mut dyn Collection,
+    ) -> Result<()> {
+        let mut gone = Vec::new();
+        for paths in plan.evicted.chunks(PAGE) {
+            let paths: Vec<_> = paths.iter().filter(|path| !plan.is_kept[**path]).collect();
+            let hash = |path: PathNumber| *catalogue.paths[path].store_path.hash();
+            let hashes: Vec<_> = paths.iter().map(|path| hash(**path)).collect();
+            let used = self.store.uses().begin_removal(&hashes);
+            for path in paths.iter().filter(|path| used.contains(&hash(***path))) {
+                for path in catalogue.add_closure(**path, &mut plan.is_kept) {
+                    if let Some(root) = &catalogue.paths[path].root {
+                        collection.keep(root)?;
+                    }
+                }
+            }
+            let going: Vec<_> = paths.iter().filter(|path| !plan.is_kept[***path]).collect();
+            let writes = going.iter().flat_map(|path| removal(&catalogue.paths[***path])).collect();
+            let removed = self.store.records().write_records(writes);
+            self.store.uses().end_removal();
+            removed?;
+            gone.extend(going.into_iter().map(|path| **path));
+        }
+        plan.evicted = gone;
+        Ok(())
+    }
+
+    /// Names what is kept without a path: uploads that are still waited for, and documents.
+    fn keep_others(
+        &self,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        collection: &mut dyn Collection,
+        now_unix_s: u64,
+    ) -> Result<()> {
+        let claimed: HashSet<_> = catalogue.paths.iter().filter_map(|path| path.root).collect();
+        self.for_each_record(kinds::UPLOADED_NAR, |key, value| {
+            let uploaded = upload::decode_record(key, value)?;
+            let is_waited_for =
+                uploaded.touched_unix_s.saturating_add(upload::UNCLAIMED_S) >= now_unix_s;
+            if let Some(root) = Root::of(&uploaded.node)
+                && is_waited_for
+                && !claimed.contains(&root)
+            {
+                collection.keep(&root)?;
+            }
+            Ok(())
+        })?;
+        let kept = KeptPaths::new(catalogue, plan);
+        let oldest = now_unix_s.saturating_sub(self.options.keep_for().as_secs());
+        self.for_each_record(kinds::DOCUMENT, |key, value| {
+            let document = document::decode(key, value)?;
+            if kept.wants_document(key, document.put_unix_s >= oldest) {
+                collection.keep(&Root::Blob(document.document.digest))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Says what goes, by package.
+    fn weigh_evicted(
+        &mut self,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        collection: &mut dyn Collection,
+    ) -> Result<()> {
+        let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+        for package in std::mem::take(&mut self.report.packages) {
+            packages.insert(package.name.clone(), package);
+        }
+        for path in &plan.evicted {
+            let CataloguedPath { store_path, root, .. } = &catalogue.paths[*path];
+            let name = package_name(store_path.name());
+            let package = packages.entry(name.to_owned()).or_default();
+            name.clone_into(&mut package.name);
+            package.paths += 1;
+            package.bytes += match root {
+                Some(root) => collection.weigh(root)?,
+                None => 0,
+            };
+        }
+        self.report.removed_paths += plan.evicted.len() as u64;
+        self.report.packages = packages.into_values().collect();
+        self.report.packages.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.name.cmp(&b.name)));
+        Ok(())
+    }
+
+    fn remove_expired_pins(&self, now_unix_s: u64) -> Result<u64> {
+        let pins = pin::list(self.store)?;
+        let expired: Vec<_> = pins
+            .iter()
+            .filter(|pin| pin.is_expired(now_unix_s))
+            .map(|pin| pin::removal(&pin.name))
+            .collect();
+        let count = expired.len() as u64;
+        self.remove(&expired)?;
+        Ok(count)
+    }
+
+    /// Removes records of what is condemned: nobody may take them for proof that it is there.
+    fn remove_stale_records(&self, collection: &dyn Collection) -> Result<()> {
+        let mut stale = Vec::new();
+        let is_gone = |node: &Node| Root::of(node).is_some_and(|root| !collection.is_kept(&root));
+        self.for_each_record(kinds::NAR_DIGEST, |key, _| {
+            if NodeKey::root_of(key).is_some_and(|root| !collection.is_kept(&root)) {
+                stale.push(record_removal(kinds::NAR_DIGEST, key));
+            }
+            Ok(())
+        })?;
+        self.for_each_record(kinds::UPLOADED_NAR, |key, value| {
+            if is_gone(&upload::decode_record(key, value)?.node) {
+                stale.push(record_removal(kinds::UPLOADED_NAR, key));
+            }
+            Ok(())
+        })?;
+        self.for_each_record(kinds::DOCUMENT, |key, value| {
+            let document = document::decode(key, value)?.document;
+            if !collection.is_kept(&Root::Blob(document.digest)) {
+                stale.push(record_removal(kinds::DOCUMENT, key));
+            }
+            Ok(())
+        })?;
+        self.remove(&stale)
+    }
+
+    fn remove(&self, removals: &[RecordWrite]) -> Result<()> {
+        for removals in removals.chunks(PAGE) {
+            self.store.records().write_records(removals.to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn for_each_record(
+        &self,
+        kind: RecordKind,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = self.store.records().scan_records(kind, after.as_deref(), PAGE)?;
+            for (key, value) in &page {
+                each(key, value)?;
+            }
+            match page.last() {
+                Some((key, _)) if page.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The paths that are kept, as far as documents belong to them.
+struct KeptPaths {
+    /// Base names of derivers.
+    derivers: HashSet<String>,
+    /// Hash parts, as text.
+    hashes: HashSet<String>,
+}
+
+impl KeptPaths {
+    fn new(catalogue: &Catalogue, plan: &Plan) -> Self {
+        let kept = catalogue.paths.iter().zip(&plan.is_kept);
+        let kept = || kept.clone().filter(|(_, is_kept)| **is_kept).map(|(path, _)| path);
+        Self {
+            derivers: kept()
+                .filter_map(|path| path.deriver.as_ref().map(StorePath::base_name))
+                .collect(),
+            hashes: kept().map(|path| path.store_path.hash().to_string()).collect(),
+        }
+    }
+
+    /// Logs and listings stay with their paths. The others are small, and nobody knows which
+    /// paths they belong to: they stay.
+    fn wants_document(&self, key: &[u8], is_new: bool) -> bool {
+        match document::split_key(key) {
+            Some((document::DocumentKind::Listing, name)) => {
+                std::str::from_utf8(name).is_ok_and(|hash| self.hashes.contains(hash))
+            }
+            Some((document::DocumentKind::Log, name)) => {
+                is_new || std::str::from_utf8(name).is_ok_and(|name| self.derivers.contains(name))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The writes that remove what is known of a path.
+pub(super) fn removal(path: &CataloguedPath) -> [RecordWrite; 2] {
+    let key = path.store_path.hash().as_bytes();
+    [record_removal(kinds::PATH_INFO, key), record_removal(kinds::LAST_USE, key)]
+}
+
+pub(super) fn record_removal(kind: RecordKind, key: &[u8]) -> RecordWrite {
+    RecordWrite { kind, key: Bytes::copy_from_slice(key), value: None }
+}
+
+/// The name of a store path without its version: up to a dash with a digit behind it.
+fn package_name(name: &str) -> &str {
+    let version = name
+        .match_indices('-')
+        .find(|(at, _)| name[at + 1..].starts_with(|first: char| first.is_ascii_digit()));
+    version.map_or(name, |(at, _)| &name[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_have_no_version() {
+        for (name, package) in [
+            ("hello-2.12.1", "hello"),
+            ("gcc-wrapper-12.2.0-man", "gcc-wrapper"),
+            ("python3.11-numpy-1.26", "python3.11-numpy"),
+            ("source", "source"),
+            ("x-", "x-"),
+        ] {
+            assert_eq!(package_name(name), package);
+        }
+    }
+}
