@@ -11,16 +11,21 @@ PYTHON ?= python3
 # What the benchmark is told, as in BENCH='--only import --rounds 5'.
 BENCH ?=
 
+# How often `make soak` kills in each scenario, and how often it damages something.
+KILL_ROUNDS ?= 200
+DAMAGE_ROUNDS ?= 10000
+
 # Which targets are fuzzed, as in FUZZ='nar narinfo', and for how long each; all if empty.
 FUZZ ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help build test test-tools test-bench lint fmt clippy doc check bench bench-loops fuzz
+.PHONY: help build test test-tools test-bench soak lint fmt clippy doc check bench bench-loops fuzz
 
 help:
 	@echo 'make build       target/release/granary'
 	@echo 'make test        all tests, with the tools that they need'
 	@echo 'make test-tools  only the tools'
+	@echo 'make soak        the tests that kill and damage at random, many more rounds of them'
 	@echo 'make lint        formatting, clippy and documentation, warnings denied'
 	@echo 'make check       lint and test'
 	@echo 'make bench       measures everything beside other programs: docs/performance.md'
@@ -35,6 +40,11 @@ test: test-tools test-bench
 
 test-tools:
 	scripts/test-tools.sh
+
+# Not among the tests: it takes an hour. Prints what the rounds came upon.
+soak: test-tools
+	GRANARY_KILL_ROUNDS=$(KILL_ROUNDS) $(CARGO) test --locked -p granary-cli --test it kill:: -- --nocapture
+	GRANARY_DAMAGE_ROUNDS=$(DAMAGE_ROUNDS) $(CARGO) test --locked -p granary-engine --test it random_damage:: -- --nocapture
 
 # The benchmark's own parts: formats, tables.
 test-bench: test-tools

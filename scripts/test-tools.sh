@@ -14,7 +14,7 @@ tools=${1:-${GRANARY_TEST_TOOLS:-$root/target/test-tools}}
 
 # command:package
 debian='nix:nix-bin nginx:nginx-light xz:xz-utils zstd:zstd bzip2:bzip2 gzip:gzip
-curl:curl python3:python3'
+curl:curl python3:python3 mount:mount umount:mount'
 
 # grpcurl 1.8.6 speaks reflection v1alpha, buf speaks v1. The versions are fixed, so that
 # the tests mean the same everywhere.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use granary_castore::Chain;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, Result};
@@ -40,9 +41,20 @@ impl DaemonFile {
     /// Writes the note. Only for who has the store in `data_dir` open.
     pub(crate) fn write(data_dir: &Path, info: &DaemonInfo) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let locked =
-            write(&path, info).map_err(CliError::system(format!("write {}", path.display())))?;
+        let new = path.with_extension("json.new");
+        let locked = write(&new, &path, info).inspect_err(|_| drop(fs::remove_file(&new)));
+        let locked = locked.map_err(CliError::system(format!("write {}", path.display())))?;
         Ok(Self { path, _locked: locked })
+    }
+
+    /// As [`write`](Self::write), but it is enough to warn of a failure: a daemon whose disk is
+    /// full must start all the same, so that what it has can be read.
+    pub(crate) fn write_or_warn(data_dir: &Path, info: &DaemonInfo) -> Option<Self> {
+        Self::write(data_dir, info)
+            .inspect_err(|error| {
+                tracing::warn!(error = %Chain(error), "commands find this daemon by --store only");
+            })
+            .ok()
     }
 }
 
@@ -54,15 +66,14 @@ impl Drop for DaemonFile {
     }
 }
 
-fn write(path: &Path, info: &DaemonInfo) -> io::Result<File> {
-    let new = path.with_extension("json.new");
-    let mut file = File::create(&new)?;
+fn write(new: &Path, path: &Path, info: &DaemonInfo) -> io::Result<File> {
+    let mut file = File::create(new)?;
     // It is locked before it has its name, so that nobody finds it unlocked.
     file.try_lock()?;
     let mut text = serde_json::to_string_pretty(info)?;
     text.push('\n');
     file.write_all(text.as_bytes())?;
-    fs::rename(&new, path)?;
+    fs::rename(new, path)?;
     Ok(file)
 }
 

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use granary_castore::{
-    BlobService, Castore, DirectoryService, Error, Node, RecordStore, RecordWrite, Result, Root,
-    Touch,
+    BlobService, Castore, Chain, DirectoryService, Error, Node, RecordStore, RecordWrite, Result,
+    Root, Touch,
 };
 use granary_nix_formats::{Listing, PublicKey, SigningKey, StorePathHash};
 
@@ -224,8 +224,14 @@ impl Store {
             return nar_digest_record::decode(&value).map(Some);
         }
         let nar = self.compute_nar(node)?;
-        if let Some(nar) = &nar {
-            self.remember_nar(node, nar)?;
+        if let Some(nar) = &nar
+            && let Err(error) = self.remember_nar(node, nar)
+        {
+            // Whoever asked only reads, and can do so on a full disk.
+            tracing::warn!(
+                error = %Chain(&error),
+                "the hash of a NAR cannot be kept; it is made again when it is asked for"
+            );
         }
         Ok(nar)
     }

@@ -24,8 +24,8 @@ pub enum Fault {
     DiskFull,
 }
 
-/// A disk in memory. Operations that change something are counted, and a fault can be set
-/// for one of them. Clones are the same disk.
+/// A disk in memory. Operations that change something are counted, and so are reads, apart, and
+/// a fault can be set for one of them. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
 pub struct CrashDisk {
     state: Arc<Mutex<State>>,
@@ -38,6 +38,10 @@ struct State {
     durable_names: BTreeMap<String, Arc<Mutex<Contents>>>,
     operations: usize,
     fault: Option<(usize, Fault)>,
+    /// From this operation on there is no space.
+    full_from: Option<usize>,
+    reads: usize,
+    failing_read: Option<usize>,
     crashed: bool,
 }
 
@@ -72,6 +76,33 @@ impl CrashDisk {
         state.fault.is_some_and(|(at, _)| state.operations > at)
     }
 
+    /// From the operation with this number on the disk is full: what takes space fails.
+    pub fn fill_from(&self, operation: usize) {
+        self.lock().full_from = Some(operation);
+    }
+
+    /// There is space again.
+    pub fn free(&self) {
+        self.lock().full_from = None;
+    }
+
+    /// How often something was read so far: a part of a file, its length, a directory, or
+    /// whether a file is there.
+    pub fn reads(&self) -> usize {
+        self.lock().reads
+    }
+
+    /// Makes the read with this number (the first is 0) fail once, with an I/O error.
+    pub fn set_failing_read(&self, read: usize) {
+        self.lock().failing_read = Some(read);
+    }
+
+    /// Whether a read was to fail and has.
+    pub fn read_has_failed(&self) -> bool {
+        let state = self.lock();
+        state.failing_read.is_some_and(|at| state.reads > at)
+    }
+
     /// Another disk as a crash at this moment may leave it: of what was not synced, some
     /// is there, some is not, some is torn.
     #[must_use]
@@ -97,6 +128,27 @@ impl CrashDisk {
             .collect();
         let state = State { durable_names: files.clone(), files, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Another disk with the same files, all of them durable, and no faults.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = self.lock();
+        let files = state.files.iter().map(|(name, contents)| {
+            let current = lock(contents).current.clone();
+            let contents = Contents { durable: current.clone(), current, changes: Vec::new() };
+            (name.clone(), Arc::new(Mutex::new(contents)))
+        });
+        let files: BTreeMap<_, _> = files.collect();
+        let state = State { durable_names: files.clone(), files, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The bytes of all files, by name.
+    pub fn all_contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let state = self.lock();
+        let files = state.files.iter();
+        files.map(|(name, contents)| (name.clone(), lock(contents).current.clone())).collect()
     }
 
     /// The bytes of a file, for a test to look at.
@@ -135,7 +187,13 @@ impl CrashDisk {
         }
         let number = state.operations;
         state.operations += 1;
-        match state.fault {
+        let takes_space = matches!(operation, "create" | "write");
+        let fault = if takes_space && state.full_from.is_some_and(|from| number >= from) {
+            Some((number, Fault::DiskFull))
+        } else {
+            state.fault
+        };
+        match fault {
             Some((at, fault)) if at == number => {
                 state.crashed = fault == Fault::Crash;
                 let kind = match fault {
@@ -146,6 +204,17 @@ impl CrashDisk {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Counts a read, and fails if it is its turn.
+    fn count_read(&self, operation: &'static str, name: &str) -> DiskResult<()> {
+        let mut state = self.lock();
+        let number = state.reads;
+        state.reads += 1;
+        if state.failing_read == Some(number) {
+            return Err(failed(operation, name, io::ErrorKind::Other));
+        }
+        Ok(())
     }
 }
 
@@ -206,6 +275,7 @@ impl Disk for CrashDisk {
     }
 
     fn list(&self, dir: &str) -> DiskResult<Vec<String>> {
+        self.count_read("list the directory", dir)?;
         let prefix = format!("{dir}/");
         let state = self.lock();
         let names = state.files.keys().filter_map(|name| name.strip_prefix(&prefix));
@@ -223,6 +293,7 @@ impl Disk for CrashDisk {
     }
 
     fn open(&self, name: &str) -> DiskResult<Option<Arc<dyn DiskFile>>> {
+        self.count_read("open", name)?;
         let contents = self.lock().files.get(name).cloned();
         Ok(contents.map(|contents| {
             Arc::new(CrashFile { disk: self.clone(), name: name.to_owned(), contents }) as _
@@ -270,10 +341,12 @@ struct CrashFile {
 
 impl DiskFile for CrashFile {
     fn len(&self) -> DiskResult<u64> {
+        self.disk.count_read("measure", &self.name)?;
         Ok(lock(&self.contents).current.len() as u64)
     }
 
     fn read_at(&self, offset: u64, len: usize) -> DiskResult<Vec<u8>> {
+        self.disk.count_read("read", &self.name)?;
         let contents = lock(&self.contents);
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(contents.current.len());
         let end = start.saturating_add(len).min(contents.current.len());

@@ -15,6 +15,7 @@ mod checks;
 mod crash_disk;
 mod framed_store;
 mod random;
+mod small_disk;
 
 pub mod blob_service;
 pub mod directory_service;
@@ -30,3 +31,4 @@ pub mod tools;
 pub use crash_disk::{CrashDisk, Fault};
 pub use framed_store::{Counts, FramedStore};
 pub use random::Random;
+pub use small_disk::SmallDisk;

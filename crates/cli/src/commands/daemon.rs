@@ -216,7 +216,7 @@ async fn serve(settings: &Settings, local: &LocalStore) -> Result<()> {
     let urls: Vec<_> = listeners.iter().map(url).collect();
     let bound: Vec<_> = listeners.iter().map(bound_url).collect();
     let info = DaemonInfo { pid: std::process::id(), listen: urls };
-    let file = DaemonFile::write(&settings.data_dir, &info)?;
+    let file = DaemonFile::write_or_warn(&settings.data_dir, &info);
     let router = router(settings, local).await;
     announce(settings, local, &info, &bound)?;
     let options = ServeOptions {

@@ -20,6 +20,9 @@ fn of_everything() {
     for command in COMMANDS {
         insta::assert_snapshot!(format!("help-{command}"), help(&[command, "--help"]));
     }
+    for command in ["add", "rm", "list"] {
+        insta::assert_snapshot!(format!("help-pin-{command}"), help(&["pin", command, "--help"]));
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The command `granary` as its users meet it: the real binary in processes of its own.
 
+mod http;
 mod nix_round_trip;
 mod support;
+mod upload;
 
 mod help;
 mod json;
@@ -14,9 +16,11 @@ mod import;
 mod show;
 mod terminal;
 
+mod full_disk;
 mod hostile;
 mod many_clients;
 
 mod kill;
 mod large;
 mod recovery;
+mod retention;

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use granary_castore::{BlobDigest, BlobService as _};
+use granary_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -199,5 +201,18 @@ impl Drop for Daemon {
         // It may have ended already.
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+}
+
+/// A whole blob of a daemon; `None` if it is not there.
+pub(crate) fn read_blob(client: &Client, digest: &BlobDigest) -> Option<Vec<u8>> {
+    let mut blob = client.open(digest).expect("it answers")?;
+    let mut contents = Vec::new();
+    loop {
+        let data = blob.read_at(contents.len() as u64, 1 << 20).expect("it can be read");
+        if data.is_empty() {
+            return Some(contents);
+        }
+        contents.extend_from_slice(&data);
     }
 }

@@ -79,6 +79,19 @@ pub struct DiskError {
 
 impl From<DiskError> for Error {
     fn from(error: DiskError) -> Self {
-        Self::unavailable(error.to_string()).because(error.cause)
+        let mut message = error.to_string();
+        if is_full(&error.cause) {
+            message.push_str("; ");
+            message.push_str(FREE_SPACE);
+        }
+        Self::unavailable(message).because(error.cause)
     }
+}
+
+/// What can be done about a full disk. No restart is needed.
+pub(crate) const FREE_SPACE: &str = "free some space on its disk, then try again";
+
+/// Whether a disk, or somebody's share of it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -5,13 +5,18 @@ use std::{io, sync::Arc};
 use granary_castore::Error;
 
 use super::tree_files::Problem;
-use crate::format::Malformed;
+use crate::{
+    disk::{FREE_SPACE, is_full},
+    format::Malformed,
+};
 
 /// Why the index does not answer. A broken index is not lost data: it is rebuilt.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum IndexError {
     #[error("the tables of the index failed")]
     Tables(#[source] Arc<lsm_tree::Error>),
+    #[error("cannot read or write a table of the index")]
+    Io(#[source] Arc<io::Error>),
     #[error("an index entry is malformed")]
     Malformed(#[from] Malformed),
     #[error("cannot start the thread of the index")]
@@ -22,7 +27,10 @@ pub(crate) enum IndexError {
 
 impl From<lsm_tree::Error> for IndexError {
     fn from(error: lsm_tree::Error) -> Self {
-        Self::Tables(Arc::new(error))
+        match error {
+            lsm_tree::Error::Io(error) => Self::Io(Arc::new(error)),
+            error => Self::Tables(Arc::new(error)),
+        }
     }
 }
 
@@ -41,31 +49,34 @@ impl IndexError {
     pub(crate) fn is_passing(&self) -> bool {
         use io::ErrorKind;
         match self {
-            Self::Malformed(_) => false,
+            Self::Malformed(_) | Self::Tables(_) => false,
             Self::Thread(_) | Self::Ended => true,
-            Self::Tables(error) => match &**error {
-                lsm_tree::Error::Io(error) => !matches!(
-                    error.kind(),
-                    ErrorKind::UnexpectedEof
-                        | ErrorKind::InvalidData
-                        | ErrorKind::InvalidInput
-                        | ErrorKind::NotFound
-                        | ErrorKind::IsADirectory
-                        | ErrorKind::NotADirectory
-                        | ErrorKind::AlreadyExists
-                ),
-                _ => false,
-            },
+            Self::Io(error) => !matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof
+                    | ErrorKind::InvalidData
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::NotFound
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::AlreadyExists
+            ),
         }
+    }
+
+    fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io(error) if is_full(error))
     }
 }
 
 impl From<IndexError> for Error {
     fn from(error: IndexError) -> Self {
-        if error.is_passing() {
+        if error.is_disk_full() {
+            Self::unavailable(format!("cannot write the index; {FREE_SPACE}")).because(error)
+        } else if error.is_passing() {
             Self::unavailable("cannot use the index").because(error)
         } else {
-            Self::corrupt("the index is damaged; `granary recover` builds it anew from the packs")
+            Self::corrupt("the index is damaged; a restart builds it anew from the packs")
                 .because(error)
         }
     }

@@ -96,6 +96,11 @@ impl Memory {
         self.waiting.len() < MAX_WAITING_MEMTABLES
     }
 
+    /// Whether entries can be inserted, once the open memtable is closed if it must be.
+    pub(super) fn takes_update(&self) -> bool {
+        !self.is_full() || self.has_room()
+    }
+
     /// Closes the open memtable, and begins another.
     pub(super) fn close_memtable(&mut self) {
         if !self.open.is_empty() {

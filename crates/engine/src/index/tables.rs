@@ -4,14 +4,21 @@
 //! crate moves by itself whenever a table is added, and so in the middle of an update.
 
 use std::{
+    collections::HashSet,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use granary_castore::Chain;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
-    SequenceNumberCounter, Slice, ValueType, compaction::Leveled, config::PinningPolicy,
+    SequenceNumberCounter, Slice, Table, TableId, ValueType, compaction::Leveled,
+    config::PinningPolicy,
 };
 
 use super::{
@@ -31,11 +38,20 @@ const MAX_OPEN_TABLES: usize = 128;
 /// Length of a table that comes of a merger.
 const TABLE_BYTES: u64 = 16 << 20;
 
+/// The file that is left where damage was found, so that the next start builds the index anew.
+const DAMAGED_FILE: &str = "damaged";
+
 /// Reads see what is newest.
 const NOW: SeqNo = SeqNo::MAX;
 
 /// All tables of the index.
 pub(super) struct Tables {
+    /// Where the tree lies.
+    dir: PathBuf,
+    /// Whether damage was found since they were opened.
+    is_damaged: AtomicBool,
+    /// Held, shared, by whoever makes tables.
+    making: RwLock<()>,
     tree: AnyTree,
     sequence: SequenceNumberCounter,
     strategy: Arc<Leveled>,
@@ -46,6 +62,9 @@ impl Tables {
     pub(super) fn open(dir: &Path) -> Result<Self, IndexError> {
         if !dir.join(TREE_FILE).exists() && dir.exists() {
             return Err(Malformed("the index has another layout").into());
+        }
+        if dir.join(DAMAGED_FILE).exists() {
+            return Err(Malformed("damage was found in it when it was last used").into());
         }
         // The crate would panic.
         if holds_directories(&dir.join(TABLES_DIR)) {
@@ -69,15 +88,16 @@ impl Tables {
         // IMPORTANT: mergers go by sequence numbers to tell what is newest.
         sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
         let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
-        Ok(Self { tree, sequence, strategy })
+        let (dir, is_damaged, making) = (dir.to_owned(), AtomicBool::default(), RwLock::default());
+        Ok(Self { dir, is_damaged, making, tree, sequence, strategy })
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Slice>, IndexError> {
-        Ok(self.tree.get(key, NOW)?)
+        self.noted(self.tree.get(key, NOW))
     }
 
     pub(super) fn contains(&self, key: &[u8]) -> Result<bool, IndexError> {
-        Ok(self.tree.contains_key(key, NOW)?)
+        self.noted(self.tree.contains_key(key, NOW))
     }
 
     /// Entries from `start` on whose keys begin with `prefix`, in their order.
@@ -86,16 +106,38 @@ impl Tables {
         start: &[u8],
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Slice, Slice), IndexError>> {
-        self.tree.range(start.., NOW, None).map(|entry| Ok(entry.into_inner()?)).take_while(
-            move |entry| {
-                entry.as_ref().map_or(true, |(key, _): &(Slice, Slice)| key.starts_with(prefix))
-            },
-        )
+        let entries = self.tree.range(start.., NOW, None);
+        entries.map(|entry| self.noted(entry.into_inner())).take_while(move |entry| {
+            entry.as_ref().map_or(true, |(key, _): &(Slice, Slice)| key.starts_with(prefix))
+        })
+    }
+
+    /// The result, and a note for the next start if it is damage. Blocks are checked when they
+    /// are read, so it may show at any time.
+    fn noted<T>(&self, result: lsm_tree::Result<T>) -> Result<T, IndexError> {
+        let result = result.map_err(IndexError::from);
+        if let Err(error) = &result
+            && !error.is_passing()
+            && !self.is_damaged.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(
+                error = %Chain(error),
+                "the index is damaged; the next start builds it anew from the packs"
+            );
+            if let Err(error) = fs::write(self.dir.join(DAMAGED_FILE), []) {
+                tracing::warn!(%error, "cannot note that the index is damaged");
+            }
+        }
+        result
     }
 
     /// Writes all of a memtable to a table, durably: it is synced before the list of tables
     /// names it.
     pub(super) fn add(&self, memtable: &Memtable) -> Result<(), IndexError> {
+        Ok(self.or_remove_leftovers(|| self.write(memtable))?)
+    }
+
+    fn write(&self, memtable: &Memtable) -> lsm_tree::Result<()> {
         let sequence = self.sequence.next();
         let entries = memtable.sorted();
         let entries = entries.into_iter().map(|(key, value)| {
@@ -112,13 +154,48 @@ impl Tables {
     /// Merges some tables, if there are too many. False if there is nothing to do.
     pub(super) fn merge_some(&self) -> Result<bool, IndexError> {
         let before = self.tree.current_version().id();
-        self.tree.compact(Arc::clone(&self.strategy) as _, NOW)?;
+        let strategy = Arc::clone(&self.strategy) as _;
+        self.noted(self.or_remove_leftovers(|| self.tree.compact(strategy, NOW)))?;
         Ok(self.tree.current_version().id() != before)
     }
 
     /// Merges all tables.
     pub(super) fn merge_all(&self) -> Result<(), IndexError> {
-        Ok(self.tree.major_compact(TABLE_BYTES, NOW)?)
+        self.noted(self.or_remove_leftovers(|| self.tree.major_compact(TABLE_BYTES, NOW)))
+    }
+
+    /// Does what makes tables. The crate leaves those that it could not finish, until the index
+    /// is opened anew: on a full disk, each attempt would take what somebody has made free.
+    fn or_remove_leftovers(
+        &self,
+        make: impl FnOnce() -> lsm_tree::Result<()>,
+    ) -> lsm_tree::Result<()> {
+        let making = self.making.read().unwrap_or_else(PoisonError::into_inner);
+        let first_new = self.tree.next_table_id();
+        let made = make();
+        drop(making);
+        if made.is_err() {
+            // IMPORTANT: nobody else may be making any now, for they are in no list yet.
+            let _alone = self.making.write().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = self.remove_leftovers(first_new) {
+                tracing::warn!(%error, "unfinished tables of the index are left behind");
+            }
+        }
+        made
+    }
+
+    /// Removes the tables from `first_new` on that are not in use. Older ones may be read still.
+    fn remove_leftovers(&self, first_new: TableId) -> io::Result<()> {
+        let version = self.tree.current_version();
+        let used: HashSet<_> = version.iter_tables().map(Table::id).collect();
+        for entry in fs::read_dir(self.dir.join(TABLES_DIR))? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if id.is_some_and(|id| id >= first_new && !used.contains(&id)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -97,10 +97,12 @@ impl Appender {
         }
     }
 
-    /// Makes everything so far durable and visible, so that the index says how things are.
+    /// Makes everything so far durable and visible, so that the index says how things are; and
+    /// makes sure that it takes what is applied next.
     fn settle(&mut self) -> Result<()> {
         self.commit();
-        self.poison().map_or(Ok(()), Err)
+        self.poison().map_or(Ok(()), Err)?;
+        Ok(self.index.make_room()?)
     }
 
     /// Applies what is in `update`, behind which no segment lies.

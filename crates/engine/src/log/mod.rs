@@ -15,6 +15,8 @@
 //!   kernel then holds of the file is unknown. After a failed write the lost segment is cut
 //!   off, nothing more is taken from the batches that may have relied on it, and they fail to
 //!   commit.
+//! - A segment is written only if the index is sure to take what is in it, which it may not be
+//!   on a full disk.
 
 mod pending;
 mod request;

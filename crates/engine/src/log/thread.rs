@@ -428,6 +428,9 @@ impl Appender {
         if self.tail.as_ref().is_some_and(|tail| tail.len() >= self.pack_bytes) {
             self.seal()?;
         }
+        // IMPORTANT: before it is written. A segment in the packs must come into the index; as
+        // long as that takes nothing, because the disk is full, nothing is lost by refusing it.
+        self.index.make_room()?;
         let stamp = self.next_place();
         let (bytes, records) = segment.finish(stamp, self.state.store_id);
         if self.tail.is_none() {
@@ -457,6 +460,7 @@ impl Appender {
     /// Seals the full pack; everything in it is made durable first.
     pub(super) fn seal(&mut self) -> Result<()> {
         self.sync()?;
+        self.index.make_room()?;
         if let Some(tail) = &self.tail {
             tail.write_footer(self.state.store_id)?;
             let (handle, id) = (tail.handle, tail.id);
@@ -495,6 +499,10 @@ impl Appender {
     pub(super) fn sync(&mut self) -> Result<()> {
         if !self.is_unsynced && self.update.is_empty() {
             return Ok(());
+        }
+        if !self.is_unsynced {
+            // What is to be applied stands in no segment that was written, and can wait.
+            self.index.make_room()?;
         }
         let result = self.sync_and_index();
         if let Err(error) = &result {

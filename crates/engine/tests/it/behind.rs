@@ -8,7 +8,7 @@ use granary_engine::{Engine, OpenOptions};
 use granary_testkit::Random;
 use tempfile::TempDir;
 
-use crate::support::{KIND, read_blob, write_record};
+use crate::support::{KIND, copy_dir, read_blob, write_record};
 
 const ROUNDS: u8 = 14;
 
@@ -16,19 +16,6 @@ const ROUNDS: u8 = 14;
 fn open(dir: &Path) -> Engine {
     let options = OpenOptions { pack_bytes: 500_000, ..OpenOptions::default() };
     Engine::open(dir, &options).expect("opens")
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the disk takes it");
-    for entry in fs::read_dir(from).expect("it is there") {
-        let entry = entry.expect("readable");
-        let (path, copy) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy_dir(&path, &copy);
-        } else {
-            fs::copy(path, copy).expect("the disk takes it");
-        }
-    }
 }
 
 /// What one round writes: small files that share frames, a large one, and a record that is

@@ -11,7 +11,7 @@ use granary_engine::{Engine, OpenError, OpenOptions};
 use granary_testkit::{CrashDisk, Fault, Random};
 use tempfile::TempDir;
 
-use crate::support::{KIND, read_blob, write_record};
+use crate::support::{KIND, copy_dir, read_blob, write_record};
 
 /// Trees that were put before.
 const TREES: u64 = 5;
@@ -19,7 +19,7 @@ const TREES: u64 = 5;
 const SWEEP: SweepOptions<'_> =
     SweepOptions { max_unused_permille: 20, bytes_per_s: None, observer: &() };
 
-fn open(disk: &CrashDisk, index: &Path) -> Result<Engine, OpenError> {
+pub(crate) fn open(disk: &CrashDisk, index: &Path) -> Result<Engine, OpenError> {
     let options = OpenOptions { pack_bytes: 25_000, ..OpenOptions::default() };
     Engine::open_on(Arc::new(disk.clone()), index, &options)
 }
@@ -59,7 +59,7 @@ fn put(engine: &Engine, seed: u64) -> Result<()> {
 }
 
 /// Whether all of a tree is there; what is there is right in any case.
-fn is_whole(engine: &Engine, seed: u64, what: &str) -> bool {
+pub(crate) fn is_whole(engine: &Engine, seed: u64, what: &str) -> bool {
     let files = files(seed);
     let found = engine.directory(&directory(&files).digest()).expect("readable");
     let mut is_whole = found.is_some();
@@ -72,7 +72,7 @@ fn is_whole(engine: &Engine, seed: u64, what: &str) -> bool {
     is_whole
 }
 
-fn fill(engine: &Engine) {
+pub(crate) fn fill(engine: &Engine) {
     for seed in 0..TREES {
         put(engine, seed).expect("put");
         write_record(engine, &[0], Some(&seed.to_le_bytes())).expect("written");
@@ -82,7 +82,7 @@ fn fill(engine: &Engine) {
 }
 
 /// What is kept: trees 1 and 4.
-fn collect(engine: &Engine) -> Result<()> {
+pub(crate) fn collect(engine: &Engine) -> Result<()> {
     let mut collection = engine.begin_collection(CollectionKind::Sweep)?;
     collection.keep(&root(1))?;
     collection.keep(&root(4))?;
@@ -93,7 +93,7 @@ fn collect(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-fn check(engine: &Engine, has_third: bool, what: &str) {
+pub(crate) fn check(engine: &Engine, has_third: bool, what: &str) {
     assert_eq!(engine.report().damage_count(), 0, "{what}: {:?}", engine.report());
     assert!(is_whole(engine, 1, what) && is_whole(engine, 4, what), "{what}: kept");
     assert!(!has_third || is_whole(engine, 3, what), "{what}: put meanwhile");
@@ -106,22 +106,10 @@ fn check(engine: &Engine, has_third: bool, what: &str) {
 }
 
 /// Whatever was condemned and is not gone may be put again, and then stays.
-fn put_again(engine: &Engine, what: &str) {
+pub(crate) fn put_again(engine: &Engine, what: &str) {
     for seed in [0, 2] {
         put(engine, seed).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(is_whole(engine, seed, what), "{what}: put again");
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        if entry.file_type().expect("known").is_dir() {
-            copy_dir(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
-        }
     }
 }
 

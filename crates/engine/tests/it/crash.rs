@@ -1,98 +1,14 @@
 //! Power failures and failing operations, at every write and sync.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
-
-use granary_castore::{BlobDigest, Castore, RecordStore};
-use granary_engine::{Engine, OpenError, OpenOptions};
+use granary_castore::{BlobDigest, Castore};
+use granary_engine::Engine;
 use granary_testkit::{CrashDisk, Fault, Random};
 use tempfile::TempDir;
 
-use crate::support::{KIND, directory, put_blob, put_directory, read_blob, write_record};
-
-/// What was acknowledged before the fault.
-#[derive(Default)]
-struct Acknowledged {
-    blobs: Vec<Vec<u8>>,
-    directories: Vec<String>,
-    /// The last state that was acknowledged, and one that may have come after it.
-    records: BTreeMap<u8, (RecordState, RecordState)>,
-}
-
-/// What is known of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum RecordState {
-    #[default]
-    Absent,
-    Value(u8),
-}
-
-/// Small packs, so that sealing one and beginning the next is cut too.
-fn options() -> OpenOptions<'static> {
-    OpenOptions { pack_bytes: 700_000, ..OpenOptions::default() }
-}
-
-fn open(disk: &CrashDisk, index: &TempDir) -> Result<Engine, OpenError> {
-    Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &options())
-}
-
-/// Writes this and that until something fails, or to the end.
-fn work(engine: &Engine, acknowledged: &mut Acknowledged) -> granary_castore::Result<()> {
-    let mut random = Random::new(3);
-    for round in 0..6_u8 {
-        let contents = random.compressible(500 + usize::from(round) * 3000);
-        put_blob(engine, &contents)?;
-        acknowledged.blobs.push(contents);
-
-        let target = format!("{round}");
-        put_directory(engine, &directory(&target))?;
-        acknowledged.directories.push(target);
-
-        let key = round % 3;
-        let (state, value) = if round % 4 == 3 {
-            (RecordState::Absent, None)
-        } else {
-            (RecordState::Value(round), Some([round]))
-        };
-        acknowledged.records.entry(key).or_default().1 = state;
-        write_record(engine, &[key], value.as_ref().map(<[u8; 1]>::as_slice))?;
-        acknowledged.records.insert(key, (state, state));
-
-        let (large, small) = (random.incompressible(300_000), random.compressible(100));
-        // Of which all rounds but the first store nothing but patches.
-        let patched = Random::new(4).with_references(40_000, 3, 2_000, round.into());
-        let mut batch = engine.batch()?;
-        batch.put_blob(large.clone().into())?;
-        batch.put_blob(small.clone().into())?;
-        batch.put_blob(patched.clone().into())?;
-        batch.commit()?;
-        acknowledged.blobs.extend([large, small, patched]);
-    }
-    Ok(())
-}
-
-/// All of it is there, and the store works on.
-fn check(engine: &Engine, acknowledged: &Acknowledged, what: &str) {
-    check_there(engine, acknowledged, what);
-    put_blob(engine, b"afterwards").expect("takes writes again");
-}
-
-fn check_there(engine: &Engine, acknowledged: &Acknowledged, what: &str) {
-    assert!(engine.report().damage.is_empty(), "{what}: {:?}", engine.report().damage);
-    for contents in &acknowledged.blobs {
-        let read = read_blob(engine, &BlobDigest::of(contents)).expect("readable");
-        assert!(read.as_ref() == Some(contents), "{what}: a blob of {} bytes", contents.len());
-    }
-    for target in &acknowledged.directories {
-        let directory = directory(target);
-        let read = granary_castore::DirectoryService::directory(engine, &directory.digest());
-        assert_eq!(read.expect("readable"), Some(directory), "{what}");
-    }
-    for (key, (last, later)) in &acknowledged.records {
-        let read = engine.record(KIND, &[*key]).expect("readable");
-        let read = read.map_or(RecordState::Absent, |value| RecordState::Value(value[0]));
-        assert!(read == *last || read == *later, "{what}: record {key} is {read:?}");
-    }
-}
+use crate::{
+    support::{copy_dir, put_blob, read_blob},
+    workload::{Acknowledged, check, check_there, open, work},
+};
 
 /// How many operations the work takes without a fault.
 fn operations() -> usize {
@@ -318,17 +234,4 @@ fn a_sync_that_fails_ends_writing_until_reopened() {
     drop(engine);
     let engine = open(&disk, &index).expect("opens");
     put_blob(&engine, b"later").expect("stored");
-}
-
-fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! What the scenarios share.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use granary_castore::{
@@ -65,5 +65,19 @@ pub(crate) fn write_record(engine: &Engine, key: &[u8], value: Option<&[u8]>) ->
 
 /// How many packs lie in `dir`.
 pub(crate) fn pack_count(dir: &Path) -> usize {
-    std::fs::read_dir(dir.join("packs")).expect("a store has packs").count()
+    fs::read_dir(dir.join("packs")).expect("a store has packs").count()
+}
+
+/// Copies a directory with all that is in it.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the disk takes it");
+    for entry in fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("readable");
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_dir(&path, &copy);
+        } else {
+            fs::copy(path, copy).expect("the disk takes it");
+        }
+    }
 }

@@ -96,8 +96,10 @@ fn stat(
     asked: &StatBlobRequest,
 ) -> Result<Option<StatBlobResponse>> {
     let Some(known) = castore.stat(digest)? else { return Ok(None) };
-    // The client may rely on it, and send it no more.
-    if !castore.touch(&Root::Blob(*digest), Touch::Lease)? {
+    // Who only asks whether it is there may rely on that, and not send it. Who asks for more is
+    // going to read.
+    let only_asks = !asked.send_chunks && !asked.send_bao;
+    if only_asks && !castore.touch(&Root::Blob(*digest), Touch::Lease)? {
         return Ok(None);
     }
     let mut reply = StatBlobResponse::default();

@@ -77,7 +77,7 @@ impl Plan {
         // The last used first; then it is plain what has to go if not all of it fits.
         let oldest = wanted.now_unix_s.saturating_sub(wanted.keep_for.as_secs());
         let mut used: Vec<_> = (0..catalogue.paths.len())
-            .filter(|path| catalogue.paths[*path].used_unix_s >= oldest)
+            .filter(|path| catalogue.paths[*path].used_unix_s > oldest)
             .collect();
         used.sort_by_key(|path| std::cmp::Reverse(catalogue.paths[*path].used_unix_s));
         for path in used {

@@ -1,9 +1,12 @@
 //! What answers are made of: every write that could change one is noticed, whenever it comes.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
-use granary_castore::{MemoryStore, RecordKind, RecordStore, RecordWrite, Result};
+use granary_castore::{Error, MemoryStore, RecordKind, RecordStore, RecordWrite, Result};
 use granary_store::{
     NarFacts, PathInfo, PathInfoService, Provenance, ServedPath, Store, StoreOptions, kinds,
 };
@@ -109,6 +112,22 @@ fn contents_read_for_the_answer_are_proved_for_the_next() {
     assert!(store.is_current(&proved));
 }
 
+#[test]
+fn what_cannot_be_proved_for_the_next_is_served_all_the_same() {
+    let records = Arc::new(Eventful::default());
+    let castore = Arc::new(records.memory.clone());
+    let store = Store::new(castore, records.clone(), StoreOptions::default());
+    let contents = put_tree(&records.memory, &Tree::file("contents"));
+    store.put_path_info(path_info(path(1, "it"), &contents)).expect("memory");
+    records.is_full.store(true, Ordering::Relaxed);
+    let (first, _) = served(&store);
+    assert!(store.put_path_info(path_info(path(2, "other"), &contents)).is_err());
+    assert!(!store.is_current(&served(&store).1), "nothing was kept");
+    records.is_full.store(false, Ordering::Relaxed);
+    assert_eq!(served(&store).0, first);
+    assert!(store.is_current(&served(&store).1));
+}
+
 /// What happens while a record is read or written.
 type Event = Box<dyn FnOnce(&Store) + Send>;
 
@@ -123,6 +142,8 @@ struct Eventful {
     before_write: Mutex<Option<Event>>,
     /// Once it can, and before the writer knows.
     behind_write: Mutex<Option<Event>>,
+    /// Whether it takes no writes, as on a full disk.
+    is_full: AtomicBool,
 }
 
 impl Eventful {
@@ -146,6 +167,9 @@ impl RecordStore for Eventful {
 
     fn write_records(&self, writes: Vec<RecordWrite>) -> Result<()> {
         self.happen(&self.before_write);
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(Error::unavailable("the disk is full"));
+        }
         self.memory.write_records(writes)?;
         self.happen(&self.behind_write);
         Ok(())
