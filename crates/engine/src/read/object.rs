@@ -13,6 +13,11 @@ impl Inner {
     /// The bytes of an object, which have the digest that was asked for; `None` if it is
     /// not stored.
     pub(crate) fn object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
+        self.try_object(kind, digest).map_err(|error| self.note_if_damage(kind, digest, error))
+    }
+
+    /// As [`object`](Self::object), for who looks for damage: it is neither counted nor logged.
+    pub(crate) fn try_object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
         loop {
             let removals = self.packs.removals();
             let Some(located) = self.index.located(kind, digest)? else { return Ok(None) };
@@ -29,8 +34,7 @@ impl Inner {
                 Err(_) if self.packs.removals() != removals => {}
                 Err(error) => {
                     let what = describe(kind, digest);
-                    let error = error.while_doing(format!("reading {what}"));
-                    return Err(self.note_if_damage(error));
+                    return Err(error.while_doing(format!("reading {what}")));
                 }
             }
         }
@@ -51,13 +55,14 @@ impl Inner {
     /// What is missing under somebody who reads was collected, if there was a collection since;
     /// else it is damage.
     fn missing_chunk(&self, digest: &[u8; 32], ended: u64) -> Error {
-        let digest = BlobDigest::from_bytes(*digest);
+        let chunk = BlobDigest::from_bytes(*digest);
         if self.guard.lock().is_sweeping() || self.guard.ended() != ended {
             return Error::unavailable(format!(
-                "chunk {digest} was garbage and has been collected while it was read"
+                "chunk {chunk} was garbage and has been collected while it was read"
             ));
         }
-        self.note_if_damage(Error::corrupt(format!("chunk {digest} is missing")))
+        let error = Error::corrupt(format!("chunk {chunk} is missing"));
+        self.note_if_damage(ObjectKind::Chunk, digest, error)
     }
 
     /// Whether an object is in the index.
@@ -68,11 +73,20 @@ impl Inner {
     /// Where the patch of a chunk lies, and the digest of its base; `None` if it is no patched
     /// chunk.
     pub(crate) fn patch_and_base(&self, digest: &[u8; 32]) -> Result<Option<(Location, [u8; 32])>> {
+        self.try_patch_and_base(digest)
+            .map_err(|error| self.note_if_damage(ObjectKind::Chunk, digest, error))
+    }
+
+    /// As [`patch_and_base`](Self::patch_and_base), for who looks for damage.
+    pub(crate) fn try_patch_and_base(
+        &self,
+        digest: &[u8; 32],
+    ) -> Result<Option<(Location, [u8; 32])>> {
         let located = self.index.located(ObjectKind::Chunk, digest)?;
         let Some(Located::Patched(location)) = located else { return Ok(None) };
         let patches = self.patches(&location).map_err(|error| {
             let what = describe(ObjectKind::Chunk, digest);
-            self.note_if_damage(error.while_doing(format!("reading the patch of {what}")))
+            error.while_doing(format!("reading the patch of {what}"))
         })?;
         Ok(Some((location, patches.base)))
     }
@@ -122,7 +136,8 @@ impl Inner {
         });
         len.map(u64::from).map_err(|error| {
             let chunk = describe(ObjectKind::Chunk, digest);
-            self.note_if_damage(error.while_doing(format!("finding the length of {chunk}")))
+            let error = error.while_doing(format!("finding the length of {chunk}"));
+            self.note_if_damage(ObjectKind::Chunk, digest, error)
         })
     }
 
