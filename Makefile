@@ -15,7 +15,11 @@ BENCH ?=
 KILL_ROUNDS ?= 200
 DAMAGE_ROUNDS ?= 10000
 
-.PHONY: help build test test-tools test-bench soak lint fmt clippy doc check bench bench-loops
+# Which targets are fuzzed, as in FUZZ='nar narinfo', and for how long each; all if empty.
+FUZZ ?=
+FUZZ_SECONDS ?= 60
+
+.PHONY: help build test test-tools test-bench soak lint fmt clippy doc check bench bench-loops fuzz
 
 help:
 	@echo 'make build       target/release/granary'
@@ -26,6 +30,7 @@ help:
 	@echo 'make check       lint and test'
 	@echo 'make bench       measures everything beside other programs: docs/performance.md'
 	@echo 'make bench-loops measures the inner loops, by Criterion'
+	@echo 'make fuzz        looks for inputs that break it, for FUZZ_SECONDS each: CONTRIBUTING.md'
 
 build:
 	$(CARGO) build --release --locked
@@ -52,6 +57,11 @@ bench:
 # Each crate's own loops, in some minutes; what they store lies below TMPDIR.
 bench-loops:
 	$(CARGO) bench --workspace --locked
+
+# Not among the tests, which check the corpus alone: it needs a nightly toolchain, and ends
+# when it is told to.
+fuzz:
+	CARGO='$(CARGO)' scripts/fuzz.sh '$(FUZZ_SECONDS)' $(FUZZ)
 
 lint: fmt clippy doc
 

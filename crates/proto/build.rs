@@ -19,6 +19,9 @@ const RENAMED: [(&str, &str); 4] = [
     (".snix.castore.v1.SymlinkEntry", "crate::castore::SymlinkNode"),
 ];
 
+/// What encodes and decodes messages.
+const CODEC: &str = "crate::WireCodec";
+
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=protos");
     let out_dir = env::var_os("OUT_DIR").map(PathBuf::from);
@@ -30,12 +33,13 @@ fn main() -> io::Result<()> {
 
     let served = protox::compile([&TVIX[..], &GRANARY].concat(), ["protos"]);
     let served = served.map_err(io::Error::other)?;
-    tonic_prost_build::configure().bytes(".").compile_fds(served)?;
+    tonic_prost_build::configure().bytes(".").codec_path(CODEC).compile_fds(served)?;
 
     // The messages of snix are those of tvix, byte for byte: only clients are made, over
     // the types of tvix. The server answers the newer names with the same services.
     let mut newer = tonic_prost_build::configure()
         .build_server(false)
+        .codec_path(CODEC)
         .extern_path(".snix.castore.v1", "crate::castore")
         .extern_path(".snix.store.v1", "crate::store");
     for (message, rust_type) in RENAMED {

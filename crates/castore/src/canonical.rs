@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     digest::{BlobDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest},
-    directory::{Directory, DirectoryError},
+    directory::{Directory, DirectoryError, MAX_DIRECTORY_ENTRIES},
     node::{Node, NodeName, NodeNameError, SymlinkTarget, SymlinkTargetError},
 };
 
@@ -45,7 +45,9 @@ pub enum DecodeError {
 }
 
 pub(crate) fn encode(directory: &Directory) -> Bytes {
-    let mut out = BytesMut::with_capacity(directory.entries().len() * (DIGEST_BYTES + 32));
+    let lens = directory.entries().iter().map(|(name, node)| delimited_len(entry_len(name, node)));
+    // Exactly: who keeps many encodings keeps nothing else.
+    let mut out = BytesMut::with_capacity(lens.sum());
     for list in [DIRECTORIES, FILES, SYMLINKS] {
         for (name, node) in directory.entries() {
             if list_of(node) == list {
@@ -150,6 +152,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Directory, DecodeError> {
             return Err(DecodeError::NotCanonical);
         }
         last_list = list;
+        if entries.len() == MAX_DIRECTORY_ENTRIES {
+            return Err(DirectoryError::TooManyEntries(entries.len() + 1).into());
+        }
         entries.push(entry);
     }
     Ok(Directory::new(entries)?)

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use bytes::Bytes;
+
 use crate::{
     digest::DirectoryDigest,
     directory::{Directory, DirectoryService},
@@ -85,9 +87,13 @@ impl Walk {
 
 /// Checks an upload of directories that comes leaves first: each may refer only to ones
 /// that came before it, with their right sizes, and all must be reachable from the last.
+///
+/// Memory grows with what is sent in canonical encoding, and with the number of directories:
+/// nothing is kept of the buffers that the directories came in.
 #[derive(Debug, Default)]
 pub struct LeavesFirst {
-    directories: Vec<Directory>,
+    /// Encoded: entries take many times the memory otherwise.
+    directories: Vec<Bytes>,
     sizes: HashMap<DirectoryDigest, u64>,
     /// Sent, but so far no later one refers to it.
     unreferenced: HashSet<DirectoryDigest>,
@@ -154,10 +160,10 @@ impl LeavesFirst {
     /// # Errors
     ///
     /// If it refers to what was not sent before, or the upload is too large.
-    pub fn push(&mut self, directory: Directory) -> Result<DirectoryDigest, ClosureError> {
+    pub fn push(&mut self, directory: &Directory) -> Result<DirectoryDigest, ClosureError> {
         let encoded = directory.encode();
         let digest = DirectoryDigest::of(&encoded);
-        self.check_children(digest, &directory)?;
+        self.check_children(digest, directory)?;
         self.last = Some(digest);
         if self.sizes.contains_key(&digest) {
             return Ok(digest);
@@ -172,7 +178,7 @@ impl LeavesFirst {
         }
         self.sizes.insert(digest, directory.size());
         self.unreferenced.insert(digest);
-        self.directories.push(directory);
+        self.directories.push(encoded);
         Ok(digest)
     }
 
@@ -201,7 +207,9 @@ impl LeavesFirst {
     /// # Errors
     ///
     /// If there is none, or one cannot be reached from the root.
-    pub fn finish(self) -> Result<(Vec<Directory>, DirectoryDigest), ClosureError> {
+    pub fn finish(
+        self,
+    ) -> Result<(impl Iterator<Item = Directory>, DirectoryDigest), ClosureError> {
         let root = self.last.ok_or(ClosureError::Empty)?;
         // References only go backwards, so following them from what nobody refers to
         // reaches everything: only the root may be left.
@@ -211,18 +219,21 @@ impl LeavesFirst {
             None if !self.unreferenced.contains(&root) => {
                 Err(ClosureError::Unreachable(self.first_not_below(root)))
             }
-            None => Ok((self.directories, root)),
+            None => Ok((self.directories.into_iter().map(|encoded| decode(&encoded)), root)),
         }
     }
 
     /// A directory that is not below `root`, for the message.
     fn first_not_below(&self, root: DirectoryDigest) -> DirectoryDigest {
-        let by_digest: HashMap<_, _> =
-            self.directories.iter().map(|directory| (directory.digest(), directory)).collect();
+        let by_digest: HashMap<_, _> = self
+            .directories
+            .iter()
+            .map(|encoded| (DirectoryDigest::of(encoded), encoded))
+            .collect();
         let mut reached = HashSet::from([root]);
         let mut waiting = vec![root];
         while let Some(digest) = waiting.pop() {
-            for (child, _) in by_digest[&digest].children() {
+            for (child, _) in decode(by_digest[&digest]).children() {
                 if reached.insert(child) {
                     waiting.push(child);
                 }
@@ -230,10 +241,14 @@ impl LeavesFirst {
         }
         self.directories
             .iter()
-            .map(Directory::digest)
+            .map(|encoded| DirectoryDigest::of(encoded))
             .find(|digest| !reached.contains(digest))
             .unwrap_or(root)
     }
+}
+
+fn decode(encoded: &[u8]) -> Directory {
+    Directory::decode(encoded).expect("it was just encoded")
 }
 
 #[cfg(test)]
@@ -258,7 +273,7 @@ mod tests {
     fn check(upload: &[&Directory]) -> Result<DirectoryDigest, ClosureError> {
         let mut checker = LeavesFirst::default();
         for directory in upload {
-            checker.push((*directory).clone())?;
+            checker.push(directory)?;
         }
         checker.finish().map(|(_, root)| root)
     }
@@ -291,6 +306,24 @@ mod tests {
             check(&[&a, &lying]),
             Err(ClosureError::WrongSize { claimed: 7, actual: 1, .. })
         ));
+    }
+
+    #[test]
+    fn uploads_have_limits() {
+        let mut many = LeavesFirst::default();
+        for number in 0..MAX_UPLOAD_DIRECTORIES {
+            many.push(&leaf(&number.to_string())).expect("within the limit");
+        }
+        assert_eq!(many.push(&leaf("more")), Err(ClosureError::TooLarge));
+        many.push(&leaf("0")).expect("it is there already");
+
+        let mut large = LeavesFirst::default();
+        let long = |number: usize| leaf(&format!("{number:04095}"));
+        let each = long(0).encode().len();
+        for number in 0..MAX_UPLOAD_BYTES / each {
+            large.push(&long(number)).expect("within the limit");
+        }
+        assert_eq!(large.push(&long(MAX_UPLOAD_BYTES)), Err(ClosureError::TooLarge));
     }
 
     #[test]

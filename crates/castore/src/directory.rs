@@ -10,6 +10,10 @@ use crate::{
     node::{Node, NodeName},
 };
 
+/// Most entries of one directory. In memory, and in the messages that carry it, an entry takes up
+/// to a hundred bytes more than its encoding, which may be shorter than ten.
+pub const MAX_DIRECTORY_ENTRIES: usize = 1_000_000;
+
 /// A directory: named nodes, sorted by name, each name once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Directory {
@@ -26,6 +30,9 @@ pub enum DirectoryError {
     /// The number of entries below passes a `u64`.
     #[error("the sizes of the directories below add up to more than a u64 can hold")]
     SizeOverflow,
+    /// It passes [`MAX_DIRECTORY_ENTRIES`].
+    #[error("a directory has at most {MAX_DIRECTORY_ENTRIES} entries, this one {0}")]
+    TooManyEntries(usize),
 }
 
 impl Directory {
@@ -33,8 +40,11 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// If a name occurs twice or the size overflows.
+    /// If a name occurs twice, the size overflows, or there are too many.
     pub fn new(mut entries: Vec<(NodeName, Node)>) -> Result<Self, DirectoryError> {
+        if entries.len() > MAX_DIRECTORY_ENTRIES {
+            return Err(DirectoryError::TooManyEntries(entries.len()));
+        }
         if !entries.is_sorted_by(|(a, _), (b, _)| a < b) {
             entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -160,5 +170,23 @@ mod tests {
             Directory::new(vec![(name("a"), below(u64::MAX - 1)), (name("b"), below(0))]),
             Err(DirectoryError::SizeOverflow)
         );
+    }
+
+    #[test]
+    fn entries_have_a_limit() {
+        let target = crate::SymlinkTarget::new(&b"t"[..]).expect("valid");
+        let entry = |number: usize| {
+            (name(&format!("{number:07}")), Node::Symlink { target: target.clone() })
+        };
+        let mut entries: Vec<_> = (0..MAX_DIRECTORY_ENTRIES).map(entry).collect();
+        let most = Directory::new(entries.clone()).expect("at the limit");
+        let encoded = most.encode();
+        assert_eq!(Directory::decode(&encoded), Ok(most));
+        entries.push(entry(MAX_DIRECTORY_ENTRIES));
+        let too_many = DirectoryError::TooManyEntries(MAX_DIRECTORY_ENTRIES + 1);
+        assert_eq!(Directory::new(entries), Err(too_many.clone()));
+        let one = Directory::new(vec![entry(MAX_DIRECTORY_ENTRIES)]).expect("one entry");
+        let encoded = [encoded, one.encode()].concat();
+        assert_eq!(Directory::decode(&encoded), Err(DecodeError::Entries(too_many)));
     }
 }

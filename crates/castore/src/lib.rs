@@ -46,7 +46,7 @@ pub use collect::{
     Collection, CollectionKind, CollectionObserver, Collector, Hold, Survey, SweepOptions, Swept,
 };
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
-pub use directory::{Directory, DirectoryError, DirectoryService};
+pub use directory::{Directory, DirectoryError, DirectoryService, MAX_DIRECTORY_ENTRIES};
 pub use error::{Chain, Detail, Error, Result};
 pub use integrity::{ObjectName, ObjectType, Severity};
 pub use memory::MemoryStore;

@@ -107,20 +107,39 @@ impl Entries {
     }
 
     fn finish(self) -> Result<Directory, FieldError> {
-        // Sorted lists: what `Directory::new` can still find is a name in two of them, or
-        // sizes that overflow. Only then the places are looked for.
-        Directory::new(self.checked.clone()).map_err(|error| match error {
-            DirectoryError::DuplicateName(name) => {
-                let mut places = self.checked.iter().enumerate().filter(|(_, (n, _))| *n == name);
-                let first = places.next().map_or(0, |(position, _)| position);
-                let second = places.next().map_or(0, |(position, _)| position);
-                let other = self.place(first);
-                let field = format!("{}.name", self.place(second));
-                FieldError::new(field, Breach::Duplicate { name, other })
-            }
-            DirectoryError::SizeOverflow => {
-                FieldError::new("directories.size", Breach::Entries(error))
-            }
+        if let Some((first, second)) = self.duplicate() {
+            let (name, other) = (self.checked[second].0.clone(), self.place(first));
+            let field = format!("{}.name", self.place(second));
+            return Err(FieldError::new(field, Breach::Duplicate { name, other }));
+        }
+        Directory::new(self.checked).map_err(|error| {
+            let field = match error {
+                DirectoryError::SizeOverflow => "directories.size",
+                DirectoryError::DuplicateName(_) | DirectoryError::TooManyEntries(_) => "directory",
+            };
+            FieldError::new(field, Breach::Entries(error))
+        })
+    }
+
+    /// Positions of two entries of different lists that have the same name, if there are any.
+    fn duplicate(&self) -> Option<(usize, usize)> {
+        let [directories, files, _] = self.lists;
+        // Each is sorted.
+        let (first, behind) = self.checked.split_at(directories);
+        let (second, third) = behind.split_at(files);
+        let find = |list: &[(NodeName, Node)], name: &NodeName| {
+            list.binary_search_by(|(other, _)| other.cmp(name)).ok()
+        };
+        let in_second =
+            second.iter().enumerate().filter(|_| !first.is_empty()).find_map(|(at, (name, _))| {
+                find(first, name).map(|found| (found, directories + at))
+            });
+        in_second.or_else(|| {
+            third.iter().enumerate().find_map(|(at, (name, _))| {
+                let found = find(first, name)
+                    .or_else(|| find(second, name).map(|found| directories + found));
+                found.map(|found| (found, directories + files + at))
+            })
         })
     }
 

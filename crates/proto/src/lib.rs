@@ -13,6 +13,7 @@
 //!
 //! # Invariants
 //!
+//! - A message that is received is held against a limit of fields before it is decoded.
 //! - What breaks a rule of the wire is refused with a [`FieldError`] that names the field.
 //! - A message that is encoded in an unusual way, or has fields that nobody knows, is
 //!   accepted; what is unknown is dropped.
@@ -21,7 +22,9 @@
 
 mod generated;
 
+mod codec;
 mod field;
+mod fields;
 
 mod directory;
 mod integrity;
@@ -33,6 +36,7 @@ mod stats;
 #[cfg(test)]
 mod wire;
 
+pub use codec::{MAX_MESSAGE_FIELDS, MAX_PATH_INFO_FIELDS, Received, WireCodec, decode};
 pub use field::{Breach, FieldError, blob_digest, directory_digest, store_path_hash};
 pub use generated::{
     granary::v1 as granary,

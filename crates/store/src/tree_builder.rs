@@ -2,7 +2,8 @@
 //! the batch what lies between the files in it.
 
 use granary_castore::{
-    BlobDigest, Directory, Error, Node, NodeName, Result, SymlinkTarget, WriteBatch,
+    BlobDigest, Directory, Error, MAX_DIRECTORY_ENTRIES, Node, NodeName, Result, SymlinkTarget,
+    WriteBatch,
 };
 
 use crate::nar_literals::NarLiterals;
@@ -46,8 +47,14 @@ impl TreeBuilder {
                 "the directories around \"{name}\" have more than {MAX_OPEN_ENTRIES} entries, the limit"
             )));
         }
+        let directory = self.open.last_mut().ok_or_else(out_of_order)?;
+        if directory.entries.len() == MAX_DIRECTORY_ENTRIES {
+            return Err(Error::too_large(format!(
+                "the directory of \"{name}\" has more than {MAX_DIRECTORY_ENTRIES} entries, the limit"
+            )));
+        }
+        directory.next_name = Some(name);
         self.open_entries += 1;
-        self.open.last_mut().ok_or_else(out_of_order)?.next_name = Some(name);
         Ok(())
     }
 
@@ -120,4 +127,42 @@ impl TreeBuilder {
 
 fn out_of_order() -> Error {
     Error::invalid("the steps of the tree are not in the order of a NAR")
+}
+
+#[cfg(test)]
+mod tests {
+    use granary_castore::{Castore, MemoryStore};
+
+    use super::*;
+
+    /// Adds symlinks to the innermost directory until that fails, and returns how many it took.
+    fn fill(builder: &mut TreeBuilder, batch: &mut dyn WriteBatch) -> (usize, Error) {
+        for number in 0.. {
+            if let Err(error) = builder.entry(format!("{number:07}").into_bytes()) {
+                return (number, error);
+            }
+            builder.symlink(b"t".to_vec(), batch).expect("an entry was named");
+        }
+        unreachable!("memory would be used up before")
+    }
+
+    #[test]
+    fn entries_have_a_limit() {
+        let mut batch = MemoryStore::default().batch().expect("memory");
+        let mut builder = TreeBuilder::default();
+        for _ in 0..MAX_OPEN_ENTRIES / MAX_DIRECTORY_ENTRIES {
+            builder.directory();
+            let (count, error) = fill(&mut builder, &mut *batch);
+            // The name that leads further down is an entry, too, and makes room for none.
+            assert!(MAX_DIRECTORY_ENTRIES - count <= 1, "{count}");
+            assert!(matches!(error, Error::TooLarge(_)), "{error}");
+            builder.open.last_mut().expect("it is open").entries.pop();
+            builder.open_entries -= 1;
+            builder.entry(b"z".to_vec()).expect("there is room for one");
+        }
+        builder.directory();
+        let (count, error) = fill(&mut builder, &mut *batch);
+        assert_eq!(count, 0, "all directories together are full");
+        assert!(matches!(error, Error::TooLarge(_)), "{error}");
+    }
 }

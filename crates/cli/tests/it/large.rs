@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::Home;
+use crate::support::{self, Home};
 
 /// What the process may hold at its peak.
 const MEMORY_LIMIT_KIB: u64 = 300 << 10;
@@ -25,17 +25,11 @@ const BEGIN: &[u8; 5] = b"begin";
 /// The peak memory of a process that ended by itself and was not yet waited for, which must
 /// have succeeded.
 fn peak_kib(mut child: Child) -> u64 {
-    let path = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     // A process that has ended has no memory any more, so it is asked while it runs: the
     // kernel keeps the peak.
     while child.try_wait().expect("it is ours").is_none() {
-        let status = fs::read_to_string(&path).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).map(str::parse);
-        if let Some(Ok(kib)) = kib {
-            peak = peak.max(kib);
-        }
+        peak = support::peak_kib(child.id()).unwrap_or(0).max(peak);
         thread::sleep(Duration::from_millis(5));
     }
     let status = child.wait().expect("it is ours");

@@ -17,6 +17,9 @@ mod show;
 mod terminal;
 
 mod full_disk;
+mod hostile;
+mod many_clients;
+
 mod integrity;
 mod kill;
 mod large;

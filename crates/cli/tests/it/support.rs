@@ -101,6 +101,13 @@ pub(crate) fn succeeded(output: Output) -> Vec<u8> {
     output.stdout
 }
 
+/// The most memory that a running process ever had; `None` if it has ended.
+pub(crate) fn peak_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 /// A running daemon; it is killed when this is dropped.
 pub(crate) struct Daemon {
     child: Child,
@@ -151,6 +158,11 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that it ever had.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        peak_kib(self.pid()).expect("it runs")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

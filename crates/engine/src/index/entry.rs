@@ -263,28 +263,28 @@ pub(crate) struct Totals {
 impl Totals {
     /// Adds an object that lies in a frame.
     pub(crate) fn add(&mut self, kind: ObjectKind, len: u32) {
-        match kind {
+        let len = u64::from(len);
+        self.add_all(&match kind {
             ObjectKind::Chunk | ObjectKind::Base => {
-                self.chunks += 1;
-                self.chunk_bytes += u64::from(len);
+                Self { chunks: 1, chunk_bytes: len, ..Self::default() }
             }
             ObjectKind::Directory => {
-                self.directories += 1;
-                self.directory_bytes += u64::from(len);
+                Self { directories: 1, directory_bytes: len, ..Self::default() }
             }
-            ObjectKind::Patch => self.patched_chunks += 1,
-            ObjectKind::ChunkList | ObjectKind::Duplicate => {}
-        }
+            ObjectKind::Patch => Self { patched_chunks: 1, ..Self::default() },
+            ObjectKind::ChunkList | ObjectKind::Duplicate => Self::default(),
+        });
     }
 
-    /// Adds what is in `other`.
+    /// Adds what is in `other`. An index that says something else than the packs may already be
+    /// at the end.
     pub(crate) fn add_all(&mut self, other: &Self) {
-        self.chunks += other.chunks;
-        self.chunk_bytes += other.chunk_bytes;
-        self.patched_chunks += other.patched_chunks;
-        self.divided_blobs += other.divided_blobs;
-        self.directories += other.directories;
-        self.directory_bytes += other.directory_bytes;
+        self.chunks = self.chunks.saturating_add(other.chunks);
+        self.chunk_bytes = self.chunk_bytes.saturating_add(other.chunk_bytes);
+        self.patched_chunks = self.patched_chunks.saturating_add(other.patched_chunks);
+        self.divided_blobs = self.divided_blobs.saturating_add(other.divided_blobs);
+        self.directories = self.directories.saturating_add(other.directories);
+        self.directory_bytes = self.directory_bytes.saturating_add(other.directory_bytes);
     }
 
     /// Takes away what is in `other`.

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use granary_castore::Error;
 
+use super::tree_files::Problem;
 use crate::{
     disk::{FREE_SPACE, is_full},
     format::Malformed,
@@ -29,6 +30,15 @@ impl From<lsm_tree::Error> for IndexError {
         match error {
             lsm_tree::Error::Io(error) => Self::Io(Arc::new(error)),
             error => Self::Tables(Arc::new(error)),
+        }
+    }
+}
+
+impl From<Problem> for IndexError {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Malformed(problem) => problem.into(),
+            Problem::Io(error) => lsm_tree::Error::Io(error).into(),
         }
     }
 }

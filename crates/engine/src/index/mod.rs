@@ -19,6 +19,7 @@ mod memory;
 mod merged;
 mod scan;
 mod tables;
+mod tree_files;
 
 use std::{
     path::Path,

@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -14,14 +15,17 @@ use std::{
 };
 
 use granary_castore::Chain;
-
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
     SequenceNumberCounter, Slice, Table, TableId, ValueType, compaction::Leveled,
     config::PinningPolicy,
 };
 
-use super::{error::IndexError, memory::Memtable};
+use super::{
+    error::IndexError,
+    memory::Memtable,
+    tree_files::{self, TABLES_DIR, TREE_FILE},
+};
 use crate::format::Malformed;
 
 /// Bytes that the cache of blocks may hold: the index of a small store, and of a larger one what
@@ -33,12 +37,6 @@ const MAX_OPEN_TABLES: usize = 128;
 
 /// Length of a table that comes of a merger.
 const TABLE_BYTES: u64 = 16 << 20;
-
-/// The file that every tree has.
-const TREE_FILE: &str = "current";
-
-/// Where the tables of every tree lie.
-const TABLES_DIR: &str = "tables";
 
 /// The file that is left where damage was found, so that the next start builds the index anew.
 const DAMAGED_FILE: &str = "damaged";
@@ -72,18 +70,21 @@ impl Tables {
         if holds_directories(&dir.join(TABLES_DIR)) {
             return Err(Malformed("a directory lies among the tables of the index").into());
         }
+        if dir.exists() {
+            tree_files::check(dir)?;
+        }
         let sequence = SequenceNumberCounter::default();
         // Whole, and kept in memory: about two bytes for an object. So no look-up reads more
         // than one block, and one for what is not there reads none.
         let (pinned, cut) = (PinningPolicy::all(true), PinningPolicy::all(false));
-        let tree = Config::new(dir, sequence.clone(), SequenceNumberCounter::default())
+        let config = Config::new(dir, sequence.clone(), SequenceNumberCounter::default())
             .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
             .use_descriptor_table(Some(Arc::new(DescriptorTable::new(MAX_OPEN_TABLES))))
             .filter_block_pinning_policy(pinned.clone())
             .filter_block_partitioning_policy(cut.clone())
             .index_block_pinning_policy(pinned)
-            .index_block_partitioning_policy(cut)
-            .open()?;
+            .index_block_partitioning_policy(cut);
+        let tree = open_tree(config)?;
         // IMPORTANT: mergers go by sequence numbers to tell what is newest.
         sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
         let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
@@ -195,6 +196,15 @@ impl Tables {
             }
         }
         Ok(())
+    }
+}
+
+/// The crate panics over some damaged files where it could fail. Nothing else knows of the tree
+/// yet, so nothing is left half done.
+fn open_tree(config: Config) -> Result<AnyTree, IndexError> {
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(opened) => Ok(opened?),
+        Err(_panic) => Err(Malformed("the tables of the index cannot be understood").into()),
     }
 }
 

@@ -111,7 +111,7 @@ impl Update {
     ) -> Result<(), IndexError> {
         let key = entry::blob_key(&blob.digest);
         if novelty == Novelty::New || !index.contains_key(&key)? {
-            totals.divided_blobs += 1;
+            totals.divided_blobs = totals.divided_blobs.saturating_add(1);
             self.put(Key::Digest(key), entry::encode_blob(pack, blob));
         }
         Ok(())

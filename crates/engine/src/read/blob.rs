@@ -280,6 +280,10 @@ impl BlobReader for DividedReader {
             }
             end += size_bytes;
         }
+        if end <= offset {
+            // A chunk before it has another length than the list says.
+            return Err(self.hole(offset));
+        }
         if end == self.size_bytes {
             self.engine.extend(&mut extent, behind)?;
         }
@@ -329,12 +333,18 @@ impl Inner {
     }
 }
 
-/// Length of a blob by its record.
+/// Length of a blob by its record. Never 0: of such a blob nothing would be read, and nothing
+/// checked, and an empty one is a chunk.
 pub(crate) fn blob_len(record: &BlobRecord) -> Result<u64> {
-    record.size_bytes().ok_or_else(|| {
+    let damaged = |problem| {
         let digest = BlobDigest::from_bytes(record.digest);
-        Error::corrupt(format!("blob {digest}: its chunks are longer than a blob can be"))
-    })
+        Error::corrupt(format!("blob {digest}: its chunks {problem}"))
+    };
+    match record.size_bytes() {
+        Some(0) => Err(damaged("have no bytes")),
+        Some(size_bytes) => Ok(size_bytes),
+        None => Err(damaged("are longer than a blob can be")),
+    }
 }
 
 /// The entries of a list of chunks.

@@ -231,6 +231,15 @@ impl BlobExtent for PatchedExtent {
     }
 
     fn read(&self) -> Result<Bytes> {
-        self.engine.chunk(&self.digest, self.ended)
+        let chunk = self.engine.chunk(&self.digest, self.ended)?;
+        if chunk.len() as u64 == self.size_bytes {
+            return Ok(chunk);
+        }
+        let (digest, size_bytes) = (BlobDigest::from_bytes(self.digest), self.size_bytes);
+        let error = Error::corrupt(format!(
+            "chunk {digest} has {} bytes instead of {size_bytes}",
+            chunk.len()
+        ));
+        Err(self.engine.note_if_damage(ObjectKind::Chunk, &self.digest, error))
     }
 }

@@ -22,6 +22,7 @@ use super::{
     preface::PrefaceTimeout,
     request,
     tasks::{Phase, Tasks},
+    write_timeout::WriteTimeout,
 };
 
 /// What all connections have in common.
@@ -30,6 +31,7 @@ pub(super) struct Connections {
     tasks: Tasks,
     router: Router,
     header_read_timeout: Duration,
+    write_timeout: Duration,
     allow_anonymous_writes: bool,
 }
 
@@ -53,9 +55,16 @@ impl Connections {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
-        let header_read_timeout = options.header_read_timeout;
-        let allow_anonymous_writes = options.allow_anonymous_writes;
-        Self { protocols, tasks, router, header_read_timeout, allow_anonymous_writes }
+        let ServeOptions { header_read_timeout, write_timeout, allow_anonymous_writes, .. } =
+            *options;
+        Self {
+            protocols,
+            tasks,
+            router,
+            header_read_timeout,
+            write_timeout,
+            allow_anonymous_writes,
+        }
     }
 
     /// Serves one connection until it ends, or until its requests have ended after the
@@ -65,6 +74,7 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request| self.answer(peer, request));
+        let stream = WriteTimeout::new(stream, self.write_timeout);
         let io = TokioIo::new(PrefaceTimeout::new(stream, self.header_read_timeout));
         let mut connection = pin!(self.protocols.serve_connection(io, service));
         let mut tasks = self.tasks.clone();

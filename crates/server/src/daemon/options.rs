@@ -6,6 +6,10 @@ use std::time::Duration;
 /// idle HTTP/1.1 connection.
 pub const DEFAULT_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time after which a peer that takes nothing of what it is sent is given up. Whoever pauses a
+/// download for longer has to begin it again.
+pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Time that requests have to end once shutdown has begun.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(4);
 
@@ -51,6 +55,8 @@ pub struct ServeOptions {
     pub allow_anonymous_writes: bool,
     /// See [`DEFAULT_HEADER_READ_TIMEOUT`].
     pub header_read_timeout: Duration,
+    /// See [`DEFAULT_WRITE_TIMEOUT`].
+    pub write_timeout: Duration,
     /// See [`DEFAULT_GRACE`].
     pub grace: Duration,
     /// See [`DEFAULT_MAX_CONNECTIONS`]; at least 1.
@@ -62,6 +68,7 @@ impl Default for ServeOptions {
         Self {
             allow_anonymous_writes: false,
             header_read_timeout: DEFAULT_HEADER_READ_TIMEOUT,
+            write_timeout: DEFAULT_WRITE_TIMEOUT,
             grace: DEFAULT_GRACE,
             max_connections: DEFAULT_MAX_CONNECTIONS,
         }

@@ -15,7 +15,7 @@ use granary_proto::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{bao, blocking, permission, read, status, upload::Upload};
+use super::{bao, blocking, permission, read::BlobStreams, status, upload::Upload};
 
 /// Blobs up to this length are sent without their chunks: a peer opens each chunk with two
 /// calls of its own, which costs more than the blob.
@@ -30,7 +30,15 @@ const BAO_FIELD_BYTES: u64 = 6;
 /// Serves the blobs of a store.
 #[derive(Clone)]
 pub(super) struct Blobs {
-    pub(super) castore: Arc<dyn Castore>,
+    castore: Arc<dyn Castore>,
+    streams: BlobStreams,
+}
+
+impl Blobs {
+    pub(super) fn new(castore: Arc<dyn Castore>) -> Self {
+        let streams = BlobStreams::new(castore.clone());
+        Self { castore, streams }
+    }
 }
 
 type Chunks = BoxStream<'static, Result<BlobChunk, Status>>;
@@ -55,7 +63,7 @@ impl BlobService for Blobs {
     async fn read(&self, request: Request<ReadBlobRequest>) -> Result<Response<Chunks>, Status> {
         let digest = blob_digest("digest", &request.into_inner().digest)
             .map_err(|error| status::of_field(&error))?;
-        read::blob(self.castore.clone(), digest).await.map(Response::new)
+        self.streams.open(digest).await.map(Response::new)
     }
 
     type GetStream = Chunks;

@@ -16,7 +16,7 @@ use granary_proto::{
         Directory, GetDirectoryRequest, PutDirectoryResponse,
         directory_service_server::DirectoryService, get_directory_request::ByWhat,
     },
-    directory_digest,
+    directory_digest, encoded_len,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,6 +28,9 @@ const WINDOW_ENTRIES: usize = 16_384;
 
 /// Most directories that are read or checked in one call, however small.
 const WINDOW_DIRECTORIES: usize = 256;
+
+/// How many bytes of directories wait to be checked, about; names and targets may be long.
+const WINDOW_BYTES: usize = 4 << 20;
 
 /// Serves the directories of a store.
 #[derive(Clone)]
@@ -112,14 +115,19 @@ struct Upload {
     checked: usize,
     waiting: Vec<Directory>,
     waiting_entries: usize,
+    waiting_bytes: usize,
 }
 
 impl Upload {
     async fn push(&mut self, directory: Directory) -> Result<(), Status> {
         let Directory { directories, files, symlinks } = &directory;
         self.waiting_entries += directories.len() + files.len() + symlinks.len();
+        self.waiting_bytes += encoded_len(&directory);
         self.waiting.push(directory);
-        if self.waiting_entries >= WINDOW_ENTRIES || self.waiting.len() >= WINDOW_DIRECTORIES {
+        if self.waiting_entries >= WINDOW_ENTRIES
+            || self.waiting_bytes >= WINDOW_BYTES
+            || self.waiting.len() >= WINDOW_DIRECTORIES
+        {
             self.check().await?;
         }
         Ok(())
@@ -135,7 +143,7 @@ impl Upload {
                 let directory = directory.map_err(|error| {
                     Error::invalid(format!("{error} (in directory {checked} of the stream)"))
                 })?;
-                checker.push(directory)?;
+                checker.push(&directory)?;
                 checked += 1;
             }
             Ok(Self { checker, checked, ..Self::default() })
@@ -150,8 +158,8 @@ impl Upload {
         blocking::run(move || {
             let (directories, root) = self.checker.finish()?;
             let mut batch = castore.batch()?;
-            for directory in &directories {
-                batch.put_directory(directory)?;
+            for directory in directories {
+                batch.put_directory(&directory)?;
             }
             batch.lease(&Root::Directory(root))?;
             batch.commit()?;

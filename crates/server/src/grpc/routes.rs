@@ -64,7 +64,7 @@ pub struct GrpcServices {
 /// so.
 pub async fn router(services: GrpcServices) -> Router {
     let GrpcServices { castore, path_infos, stats, integrity, retention } = services;
-    let blobs = BlobServiceServer::new(Blobs { castore: castore.clone() })
+    let blobs = BlobServiceServer::new(Blobs::new(castore.clone()))
         .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES);
     let directories = DirectoryServiceServer::new(Directories { castore: castore.clone() })
         .max_decoding_message_size(MAX_DIRECTORY_BYTES);

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use granary_castore::{BlobDigest, Castore, Root, WriteBatch};
 use tonic::Status;
 
@@ -11,9 +11,9 @@ use super::blocking;
 /// How much is collected before the store is called: a call costs more than a small copy.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// Most pieces that are collected, however small. Each may keep the buffer that it was
-/// received in.
-const WINDOW_PIECES: usize = 256;
+/// Pieces of at least this length are not copied, and keep the buffer that they were received
+/// in, which may have room for the longest message. There are few of them in a window.
+const SHARED_PIECE_BYTES: usize = 256 << 10;
 
 /// Collects what arrives, and writes it window by window. Nothing of it becomes visible
 /// before [`finish`](Self::finish).
@@ -22,23 +22,29 @@ pub(super) struct Upload {
     /// There is one once the first window is full.
     batch: Option<Box<dyn WriteBatch>>,
     waiting: Vec<Bytes>,
+    /// What comes behind those: small pieces, joined.
+    joined: BytesMut,
     waiting_bytes: usize,
 }
 
 impl Upload {
     pub(super) fn new(castore: Arc<dyn Castore>) -> Self {
-        Self { castore, batch: None, waiting: Vec::new(), waiting_bytes: 0 }
+        let (waiting, joined) = (Vec::new(), BytesMut::new());
+        Self { castore, batch: None, waiting, joined, waiting_bytes: 0 }
     }
 
     pub(super) async fn push(&mut self, data: Bytes) -> Result<(), Status> {
-        if data.is_empty() {
-            return Ok(());
-        }
         self.waiting_bytes += data.len();
-        self.waiting.push(data);
-        if self.waiting_bytes < WINDOW_BYTES && self.waiting.len() < WINDOW_PIECES {
+        if data.len() < SHARED_PIECE_BYTES {
+            self.joined.extend_from_slice(&data);
+        } else {
+            self.close_joined();
+            self.waiting.push(data);
+        }
+        if self.waiting_bytes < WINDOW_BYTES {
             return Ok(());
         }
+        self.close_joined();
         let (castore, batch) = (self.castore.clone(), self.batch.take());
         let pieces = mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
@@ -51,8 +57,15 @@ impl Upload {
         Ok(())
     }
 
+    fn close_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.waiting.push(self.joined.split().freeze());
+        }
+    }
+
     /// Ends the blob, and returns when it is durable.
-    pub(super) async fn finish(self) -> Result<BlobDigest, Status> {
+    pub(super) async fn finish(mut self) -> Result<BlobDigest, Status> {
+        self.close_joined();
         let Self { castore, batch, waiting, .. } = self;
         blocking::run(move || {
             let whole = batch.is_none();

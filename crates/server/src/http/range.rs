@@ -42,11 +42,11 @@ fn parse(range: &str, len: u64) -> Option<Wanted> {
         let end = if last.is_empty() {
             len
         } else {
-            let last = number(last)?;
-            if last < start {
+            let end = number(last)?.saturating_add(1);
+            if is_less(last, first) {
                 return None;
             }
-            len.min(last.saturating_add(1))
+            len.min(end)
         };
         (start, end)
     };
@@ -59,6 +59,12 @@ fn number(text: &str) -> Option<u64> {
         return None;
     }
     Some(text.parse().unwrap_or(u64::MAX))
+}
+
+/// Whether one number is less than the other, also if they pass a u64.
+fn is_less(number: &str, other: &str) -> bool {
+    let [number, other] = [number, other].map(|digits| digits.trim_start_matches('0'));
+    (number.len(), number) < (other.len(), other)
 }
 
 #[cfg(test)]
@@ -90,6 +96,10 @@ mod tests {
             ("bytes=99999999999999999999999-", Wanted::Unsatisfiable),
             ("bytes=0-1,5-6", Wanted::Whole),
             ("bytes=5-4", Wanted::Whole),
+            ("bytes=5-004", Wanted::Whole),
+            ("bytes=005-6", Wanted::Part(5..7)),
+            ("bytes=18446744073709551616-18446744073709551615", Wanted::Whole),
+            ("bytes=99999999999999999999-99999999999999999999", Wanted::Unsatisfiable),
             ("bytes=-", Wanted::Whole),
             ("bytes=a-b", Wanted::Whole),
             ("bytes=+1-2", Wanted::Whole),

@@ -1,14 +1,28 @@
 //! What a peer may not do.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    future::ready,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use axum::{Router, routing::get};
+use futures::stream;
 use granary_server::daemon::{MAX_HEADER_BYTES, MAX_HEADERS, ServeOptions};
-use tokio::{io::AsyncWriteExt, time::sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
+    time::sleep,
+};
 
 use super::{Daemon, read_to_end, within};
 
 const SHORT: Duration = Duration::from_millis(300);
+
+/// A body of these is more than the buffers of two sockets hold.
+const PIECE_BYTES: usize = 256 << 10;
+const PIECES: usize = 128;
 
 fn router() -> Router {
     Router::new().route("/", get(|| async { "here" }))
@@ -39,6 +53,63 @@ async fn slow_headers_are_cut() {
         !read_to_end(stream).await.contains("here")
     };
     assert!(within(dripping).await, "a header that came byte by byte was answered");
+    daemon.stop().await;
+}
+
+/// Tells when it is dropped.
+struct Held(Option<oneshot::Sender<()>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.take().map(|dropped| dropped.send(()));
+    }
+}
+
+/// Answers with more than the buffers of two sockets hold. The body holds what tells of its end.
+fn large_body(held: Held) -> Router {
+    let held = Arc::new(Mutex::new(Some(held)));
+    let answer = move || {
+        let held = held.lock().expect("nobody panics with it").take();
+        let pieces = stream::iter((0..PIECES).map(move |_| {
+            let _held = &held;
+            Ok::<_, Infallible>(vec![b'x'; PIECE_BYTES])
+        }));
+        ready(axum::body::Body::from_stream(pieces))
+    };
+    Router::new().route("/", get(answer))
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_given_up() {
+    let options = ServeOptions { write_timeout: SHORT, ..ServeOptions::default() };
+    let (dropped, has_ended) = oneshot::channel();
+    let daemon = Daemon::start(large_body(Held(Some(dropped))), options).await;
+    let mut stream = daemon.connect().await;
+    let began = Instant::now();
+    stream.write_all(super::get("/").as_bytes()).await.expect("the daemon reads");
+    within(has_ended).await.expect("it is told");
+    assert!(began.elapsed() >= SHORT, "given up after {:?}", began.elapsed());
+    let received = read_to_end(stream).await;
+    assert!(received.len() < PIECES * PIECE_BYTES, "it came as a whole");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_slow_gets_everything() {
+    let options = ServeOptions { write_timeout: SHORT, ..ServeOptions::default() };
+    let daemon = Daemon::start(large_body(Held(None)), options).await;
+    let mut stream = daemon.connect().await;
+    stream.write_all(super::get("/").as_bytes()).await.expect("the daemon reads");
+    // Longer than the time limit in all, with pauses that are shorter.
+    let (mut received, mut buffer) = (Vec::new(), vec![0; PIECES * PIECE_BYTES / 16]);
+    while let Ok(count @ 1..) = within(stream.read(&mut buffer)).await {
+        received.extend_from_slice(&buffer[..count]);
+        if received.len() < PIECES * PIECE_BYTES / 2 {
+            sleep(SHORT / 20).await;
+        }
+    }
+    assert!(received.len() > PIECES * PIECE_BYTES, "{} bytes", received.len());
+    assert!(received.ends_with(b"\r\n0\r\n\r\n"), "the last chunk says that there is no more");
     daemon.stop().await;
 }
 

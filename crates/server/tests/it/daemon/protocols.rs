@@ -1,14 +1,24 @@
 //! Both protocols on one port, and handlers that panic.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
+use futures::future::join_all;
 use granary_server::daemon::{MAX_HEADER_BYTES, ServeOptions};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Semaphore;
 
 use super::Daemon;
+
+/// As many requests as the daemon takes at a time on one connection, by its documentation.
+const MAX_STREAMS: usize = 256;
 
 fn router() -> Router {
     Router::new()
@@ -89,5 +99,55 @@ async fn oversized_headers_are_431_over_http2() {
     let after = get_http2(&mut sender, "/version", "text/plain").await;
     assert_eq!(after.status(), StatusCode::OK);
     drop((response, after, sender));
+    daemon.stop().await;
+}
+
+/// Keeps requests until it is told to answer, and counts them.
+#[derive(Clone)]
+struct Gate {
+    waiting: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    async fn pass(self) -> &'static str {
+        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(waiting, Ordering::SeqCst);
+        let passed = self.open.acquire().await.is_ok();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if passed { "passed" } else { "closed" }
+    }
+}
+
+#[tokio::test]
+async fn further_requests_of_a_connection_wait() {
+    let (waiting, most) = (Arc::default(), Arc::default());
+    let gate = Gate { waiting, most, open: Arc::new(Semaphore::new(0)) };
+    let handler = {
+        let gate = gate.clone();
+        move || gate.clone().pass()
+    };
+    let router = Router::new().route("/", get(handler));
+    let daemon = Daemon::start(router, ServeOptions::default()).await;
+    let sender = http2(&daemon).await;
+    let requests = (0..MAX_STREAMS + 40).map(|_| {
+        let mut sender = sender.clone();
+        tokio::spawn(async move { get_http2(&mut sender, "/", "text/plain").await.status() })
+    });
+    let requests: Vec<_> = requests.collect();
+    // Once as many wait as may, others have had as much of a chance.
+    super::within(async {
+        while gate.waiting.load(Ordering::SeqCst) < MAX_STREAMS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gate.open.add_permits(1);
+    for status in super::within(join_all(requests)).await {
+        assert_eq!(status.expect("no panic"), StatusCode::OK);
+    }
+    assert_eq!(gate.most.load(Ordering::SeqCst), MAX_STREAMS);
+    drop(sender);
     daemon.stop().await;
 }

@@ -4,8 +4,12 @@ use super::Metadata;
 
 const PREFIX: &str = "granary-";
 
-/// May be a development dependency of every crate, and no other dependency of any.
+/// May be a development dependency of every crate, and another dependency only of
+/// [`FUZZING`].
 const TESTKIT: &str = "testkit";
+
+/// Nothing in the workspace depends on it.
+const FUZZING: &str = "fuzzing";
 
 /// Each crate, and those of ours that it may depend on to be built. Further ones may only
 /// be development dependencies.
@@ -19,6 +23,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("server", &["castore", "nix-formats", "proto", "store"]),
     ("cli", &["castore", "client", "engine", "nix-formats", "proto", "server", "store"]),
     (TESTKIT, &["castore", "engine", "nix-formats", "store"]),
+    (FUZZING, &["castore", "engine", "nix-formats", "proto", "server", "store", TESTKIT]),
 ];
 
 #[test]
@@ -40,6 +45,14 @@ fn every_crate_keeps_to_its_place() {
         }
     }
     assert!(breaches.is_empty(), "against the graph in ARCHITECTURE.md: {breaches:#?}");
+}
+
+#[test]
+fn nothing_depends_on_fuzzing() {
+    for package in Metadata::of_the_workspace().ours() {
+        let mut dependencies = package.dependencies.iter();
+        assert!(dependencies.all(|dependency| !is(&dependency.name, FUZZING)), "{}", package.name);
+    }
 }
 
 #[test]

@@ -1,0 +1,3 @@
+//! The committed corpus, replayed.
+
+mod corpus;
