@@ -285,7 +285,9 @@ impl<'a> PackWalk<'a> {
                 severity: Severity::Error,
                 pack: Some(open.id),
                 offset,
-                problem: "the index does not know of what lies here".to_owned(),
+                problem:
+                    "the index does not know of what lies here; `granary recover` builds it anew"
+                        .to_owned(),
                 effect: Effect::Unindexed,
                 objects: unindexed,
             });
