@@ -201,6 +201,11 @@ mod tests {
         let stored =
             || memory.record(kinds::UPLOADED_NAR, b"a.nar").expect("memory").expect("it was put");
         store.put_uploaded_nar_at("a.nar", &uploaded(), 1_000).expect("memory");
+        let gone = store.touch_uploaded_nar_at("a.nar", 1_000).expect("memory");
+        assert_eq!(gone, None, "its contents are not there");
+        let mut batch = store.castore().batch().expect("memory");
+        batch.put_blob(Bytes::from_static(b"x")).expect("memory");
+        batch.commit().expect("memory");
         let first = stored();
         for now_s in [0, 1_000, 1_000 + TOUCH_INTERVAL_S - 1] {
             let found = store.touch_uploaded_nar_at("a.nar", now_s).expect("memory");
