@@ -39,6 +39,17 @@ struct Position {
     last_pack: Option<String>,
 }
 
+impl Position {
+    fn time_to_next_pass(&self) -> Duration {
+        if self.last_pack.is_some() {
+            return Duration::ZERO;
+        }
+        // A clock that was set back does not put it off for longer.
+        let age = Duration::from_secs(unix_now_s().saturating_sub(self.began_unix_s));
+        PASS_INTERVAL.saturating_sub(age)
+    }
+}
+
 /// A scrub that goes on until this is dropped.
 pub(crate) struct Scrub {
     stop: Arc<Stop>,
@@ -112,7 +123,7 @@ struct Scrubber {
 impl Scrubber {
     fn run(&self) {
         let mut position = self.read_position();
-        while !self.stop.wait(self.time_to_next_pass(&position)) {
+        while !self.stop.wait(position.time_to_next_pass()) {
             if position.last_pack.is_none() {
                 position.began_unix_s = unix_now_s();
             }
@@ -126,15 +137,6 @@ impl Scrubber {
                 }
             }
         }
-    }
-
-    fn time_to_next_pass(&self, position: &Position) -> Duration {
-        if position.last_pack.is_some() {
-            return Duration::ZERO;
-        }
-        // A clock that was set back does not put it off for longer.
-        let age = Duration::from_secs(unix_now_s().saturating_sub(position.began_unix_s));
-        PASS_INTERVAL.saturating_sub(age)
     }
 
     /// Goes through the packs behind the last one to the end.
@@ -248,14 +250,14 @@ mod tests {
         scrubber.write_position(&position);
         assert_eq!(scrubber.read_position(), position);
         assert_eq!(scrubber.next_pack(&position).expect("known"), Some(packs[2]));
-        assert_eq!(scrubber.time_to_next_pass(&position), Duration::ZERO);
+        assert_eq!(position.time_to_next_pass(), Duration::ZERO);
         scrubber.pass(&mut position).expect("it is read");
         assert_eq!(position, Position { began_unix_s: 7, last_pack: None });
         assert_eq!(scrubber.read_position(), position);
         // The pass began long ago.
-        assert_eq!(scrubber.time_to_next_pass(&position), Duration::ZERO);
+        assert_eq!(position.time_to_next_pass(), Duration::ZERO);
         position.began_unix_s = unix_now_s();
-        assert!(scrubber.time_to_next_pass(&position) > PASS_INTERVAL / 2);
+        assert!(position.time_to_next_pass() > PASS_INTERVAL / 2);
         fs::write(&scrubber.file, "{").expect("the disk takes it");
         assert_eq!(scrubber.read_position(), Position::default());
     }

@@ -39,9 +39,9 @@ impl IntegritySource for Client {
             let bad = |error: FieldError| status::bad_answer(VERIFYING, error);
             match event.event {
                 Some(Event::Progress(progress)) => {
-                    if observer.progress(progress.try_into().map_err(bad)?).is_break() {
-                        return Err(Error::unavailable("the verification was stopped"));
-                    }
+                    let told = observer.progress(progress.try_into().map_err(bad)?);
+                    let stopped = || Error::unavailable("the verification was stopped");
+                    told.is_continue().then_some(()).ok_or_else(stopped)?;
                 }
                 Some(Event::Finding(finding)) => {
                     report.findings.push(finding.try_into().map_err(bad)?);

@@ -137,14 +137,13 @@ pub fn repair(
 
 /// Whether a finding is damage that giving up and fetching contents does not mend.
 fn is_left(finding: &Finding, report: &VerifyReport) -> bool {
-    let is_of_contents = match &finding.store_path {
-        Some(path) => report.damaged_paths.contains(path),
-        None => {
-            let damaged = &report.damaged_objects;
-            let is_damaged =
-                |object| damaged.binary_search_by_key(object, |damaged| damaged.object).is_ok();
-            !finding.objects.is_empty() && finding.objects.iter().all(is_damaged)
-        }
+    let damaged = &report.damaged_objects;
+    let is_damaged =
+        |object| damaged.binary_search_by_key(object, |damaged| damaged.object).is_ok();
+    let is_of_contents = if let Some(path) = &finding.store_path {
+        report.damaged_paths.contains(path)
+    } else {
+        !finding.objects.is_empty() && finding.objects.iter().all(is_damaged)
     };
     finding.severity == granary_castore::Severity::Error && !is_of_contents
 }

@@ -117,18 +117,19 @@ fn print(report: &VerifyReport) -> Result<()> {
     if counts.omitted_findings > 0 {
         output::line(format_args!("and {} more findings", HumanCount(counts.omitted_findings)))?;
     }
-    let mut line = format!(
-        "verified {} objects in {} packs and {} store paths, {} read",
+    let nars = match counts.nars {
+        0 => String::new(),
+        nars => format!(", {nars} NARs and {} signatures", counts.signatures),
+    };
+    output::line(format_args!(
+        "verified {} objects in {} packs and {} store paths, {} read{nars}: {} errors, {} warnings",
         HumanCount(counts.objects),
         HumanCount(counts.packs),
         HumanCount(counts.store_paths),
         BinaryBytes(counts.checked_bytes),
-    );
-    if counts.nars > 0 {
-        line += &format!(", {} NARs and {} signatures", counts.nars, counts.signatures);
-    }
-    line += &format!(": {} errors, {} warnings", counts.errors, warnings(report));
-    output::line(line)
+        HumanCount(counts.errors),
+        warnings(report),
+    ))
 }
 
 /// How many objects of a finding are shown to people.
