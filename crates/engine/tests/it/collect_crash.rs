@@ -202,3 +202,39 @@ fn a_failing_operation_loses_nothing_and_the_next_collection_goes_on() {
         assert!(points > 20, "too few operations: {points}");
     }
 }
+
+/// The pack that the index has followed up to is gone, and another has got its handle.
+#[test]
+fn a_pack_that_follows_a_collected_one_is_read_from_its_beginning() {
+    for at in 0.. {
+        let (disk, dir) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let index = dir.path().join("index");
+        let engine = open(&disk, &index).expect("a new store");
+        put(&engine, 0).expect("put");
+        let collection = engine.begin_collection(CollectionKind::Sweep);
+        collection.expect("none is under way").sweep(&SWEEP).expect("swept");
+        assert_eq!(engine.stats().expect("counted").pack_count, 0);
+        drop(engine);
+
+        let engine = open(&disk, &index).expect("opens");
+        disk.set_fault(disk.operations() + at, Fault::DiskFull);
+        let was_put = put(&engine, 1).is_ok();
+        if !disk.fault_has_come() {
+            assert!(was_put && at > 3, "operation {at}");
+            break;
+        }
+        drop(engine);
+        // As it is then, and as a process leaves it that is killed behind the next upload.
+        let before = dir.path().join("before");
+        copy_dir(&index, &before);
+        let engine = open(&disk, &index).expect("opens");
+        assert_eq!(engine.report().damage_count(), 0, "operation {at}: {:?}", engine.report());
+        assert!(!was_put || is_whole(&engine, 1, "put"));
+        put(&engine, 2).expect("there is space again");
+        drop(engine);
+        let what = format!("operation {at}");
+        let engine = open(&disk, &before).expect("opens");
+        assert_eq!(engine.report().damage_count(), 0, "{what}: {:?}", engine.report());
+        assert!(is_whole(&engine, 2, &what), "{what}");
+    }
+}
