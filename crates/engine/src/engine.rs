@@ -248,14 +248,18 @@ impl BlobService for Engine {
     }
 
     fn chunks(&self, digest: &BlobDigest, max_chunks: usize) -> Result<Option<Vec<ChunkMeta>>> {
+        let ended = self.inner.guard.ended();
         let Some(record) = self.inner.index.blob(digest.as_bytes())? else {
             let is_chunk = self.inner.index.contains(ObjectKind::Chunk, digest.as_bytes())?;
             return Ok(is_chunk.then(Vec::new));
         };
         let mut chunks = Vec::new();
         for entry in record.entries {
-            let entries =
-                if record.lists { list_entries(&self.inner, &entry.digest)? } else { vec![entry] };
+            let entries = if record.lists {
+                list_entries(&self.inner, &entry.digest, ended)?
+            } else {
+                vec![entry]
+            };
             chunks.extend(entries.into_iter().map(|entry| ChunkMeta {
                 digest: ChunkDigest::from_bytes(entry.digest),
                 size_bytes: entry.size_bytes,

@@ -27,6 +27,8 @@ impl Inner {
                 Ok(bytes) => return Ok(Some(bytes)),
                 // It may have been moved between the look-up and the reading.
                 Err(_) if self.packs.removals() != removals => {}
+                // Or collected, and then what it is based on goes too.
+                Err(_) if self.index.located(kind, digest)? != Some(located) => {}
                 Err(error) => {
                     let what = describe(kind, digest);
                     let error = error.while_doing(format!("reading {what}"));
@@ -39,25 +41,26 @@ impl Inner {
     /// The bytes of a chunk that something refers to, which was looked up when
     /// [`Guard::ended`](crate::gc::Guard::ended) was `ended`.
     pub(crate) fn chunk(&self, digest: &[u8; 32], ended: u64) -> Result<Bytes> {
-        self.object(ObjectKind::Chunk, digest)?.ok_or_else(|| self.missing_chunk(digest, ended))
+        self.object(ObjectKind::Chunk, digest)?
+            .ok_or_else(|| self.missing(ObjectKind::Chunk, digest, ended))
     }
 
     /// Where a chunk that something refers to lies, likewise.
     pub(crate) fn chunk_location(&self, digest: &[u8; 32], ended: u64) -> Result<Located> {
         let located = self.index.located(ObjectKind::Chunk, digest)?;
-        located.ok_or_else(|| self.missing_chunk(digest, ended))
+        located.ok_or_else(|| self.missing(ObjectKind::Chunk, digest, ended))
     }
 
     /// What is missing under somebody who reads was collected, if there was a collection since;
     /// else it is damage.
-    fn missing_chunk(&self, digest: &[u8; 32], ended: u64) -> Error {
-        let digest = BlobDigest::from_bytes(*digest);
+    pub(crate) fn missing(&self, kind: ObjectKind, digest: &[u8; 32], ended: u64) -> Error {
+        let object = describe(kind, digest);
         if self.guard.lock().is_sweeping() || self.guard.ended() != ended {
             return Error::unavailable(format!(
-                "chunk {digest} was garbage and has been collected while it was read"
+                "{object} was garbage and has been collected while it was read"
             ));
         }
-        self.note_if_damage(Error::corrupt(format!("chunk {digest} is missing")))
+        self.note_if_damage(Error::corrupt(format!("{object} is missing")))
     }
 
     /// Whether an object is in the index.

@@ -349,7 +349,12 @@ fn readers_go_on_while_packs_move() {
         readers.insert(contents.clone(), (reader, extent));
     }
     let gone = BlobService::open(&engine, &BlobDigest::of(&trees[1].files[8]));
-    let mut gone = gone.expect("readable").expect("there");
+    let mut gone = vec![gone.expect("readable").expect("there")];
+    // Of one chunk, and of one that is patched.
+    for file in [1, 9] {
+        let reader = BlobService::open(&engine, &BlobDigest::of(&trees[1].files[file]));
+        gone.push(reader.expect("readable").expect("there"));
+    }
     collect(&engine, &[kept.root()]);
     for (contents, (mut reader, extent)) in readers {
         if let Some(at) = extent {
@@ -362,8 +367,10 @@ fn readers_go_on_while_packs_move() {
         }
         assert!(read == contents);
     }
-    let error = gone.read_at(0, 100).expect_err("it was collected");
-    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    for mut reader in gone {
+        let error = reader.read_at(0, 100).expect_err("it was collected");
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
     assert_eq!(engine.stats().expect("counted").damaged_count, 0, "that is no damage");
 }
 
