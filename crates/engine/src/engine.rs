@@ -201,6 +201,9 @@ impl Inner {
                 }
             };
             match self.guard.touch(key, pack, ended, reliance) {
+                // IMPORTANT: it may have come into a pack, and a collection begun for which that
+                // is old, before it was touched. Then its pack says whether it may be relied on.
+                Found::Stored if pack.is_none() && !self.log.pending().contains(key) => {}
                 Found::Stored => return Ok(true),
                 Found::Condemned => return Ok(false),
                 Found::LookAgain => {}
