@@ -211,6 +211,15 @@ impl Inner {
         }
     }
 
+    /// Whether an object is stored, or on its way, and is not condemned.
+    pub(crate) fn stays(&self, key: &ObjectKey) -> Result<bool> {
+        if self.log.pending().contains(key) {
+            return Ok(true);
+        }
+        let pack = self.index.pack_of(key)?;
+        Ok(pack.is_some_and(|pack| !self.guard.lock().is_condemned(key, pack)))
+    }
+
     /// Whether an object that was found counts as not stored.
     fn is_condemned(&self, key: &ObjectKey) -> Result<bool> {
         if !self.guard.lock().is_sweeping() {

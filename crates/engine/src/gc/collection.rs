@@ -19,6 +19,7 @@ use super::{
 use crate::{
     dead::{self, DeadListWriter},
     engine::{Engine, Inner},
+    format::ObjectKind,
     log::{Maintenance, Request},
     object_key::ObjectKey,
     packs::{PACKS_DIR, PackId},
@@ -342,8 +343,17 @@ impl Collection for EngineCollection {
         Ok(())
     }
 
-    fn is_kept(&self, root: &Root) -> bool {
-        self.engine.guard.lock().is_marked(&ObjectKey::of_root(root))
+    fn is_kept(&self, root: &Root) -> Result<bool> {
+        let key = ObjectKey::of_root(root);
+        if self.engine.stays(&key)? {
+            return Ok(true);
+        }
+        match root {
+            Root::Blob(digest) => {
+                self.engine.stays(&ObjectKey::Object(ObjectKind::Chunk, *digest.as_bytes()))
+            }
+            Root::Directory(_) => Ok(false),
+        }
     }
 
     fn survey(&mut self) -> Result<Survey> {
