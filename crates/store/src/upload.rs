@@ -63,6 +63,7 @@ impl Store {
     fn put_uploaded_nar_at(&self, name: &str, uploaded: &UploadedNar, now_s: u64) -> Result<()> {
         check_name(name)?;
         let _hold = self.castore().hold();
+        let _writing = self.writing();
         self.touch_node(&uploaded.node)?;
         let mut writes = vec![write(name, uploaded, now_s)];
         writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));
@@ -95,6 +96,7 @@ impl Store {
     fn touch_uploaded_nar_at(&self, name: &str, now_s: u64) -> Result<Option<UploadedNar>> {
         // IMPORTANT: before it is looked up, so that it cannot go in between.
         let _hold = self.castore().hold();
+        let _writing = self.writing();
         let Some(mut uploaded) = self.uploaded_nar(name)? else { return Ok(None) };
         if !self.touch_node(&uploaded.node)? {
             return Ok(None);

@@ -185,7 +185,7 @@ impl<'a> Tracer<'a> {
         if !self.engine.is_indexed(ObjectKind::ChunkList, digest)? {
             return Ok(());
         }
-        let entries = match list_entries(self.engine, digest) {
+        let entries = match list_entries(self.engine, digest, self.engine.guard.ended()) {
             Ok(entries) => entries,
             Err(error) => return visit.cannot_follow(error),
         };
