@@ -80,8 +80,13 @@ pub trait Collection: Send {
     /// [`Error::Invalid`](crate::Error::Invalid) if it is a [survey](CollectionKind::Survey).
     fn condemn(&mut self) -> Result<()>;
 
-    /// Whether `root` is wanted. Only once the rest was [condemned](Self::condemn).
-    fn is_kept(&self, root: &Root) -> bool;
+    /// Whether `root` is stored and stays: it is wanted, or was written since the rest was
+    /// [condemned](Self::condemn). Only then.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot tell.
+    fn is_kept(&self, root: &Root) -> Result<bool>;
 
     /// How much of the store is not wanted, without doing anything about it.
     ///

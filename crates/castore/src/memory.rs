@@ -120,6 +120,7 @@ impl Collector for MemoryStore {
             store: self.clone(),
             kept: HashSet::new(),
             weighed: HashSet::new(),
+            condemned: None,
         }))
     }
 }
@@ -129,6 +130,7 @@ struct MemoryCollection {
     store: MemoryStore,
     kept: HashSet<Root>,
     weighed: HashSet<Root>,
+    condemned: Option<HashSet<Root>>,
 }
 
 impl MemoryCollection {
@@ -167,11 +169,17 @@ impl Collection for MemoryCollection {
     }
 
     fn condemn(&mut self) -> Result<()> {
+        if self.condemned.is_none() {
+            let objects = self.store.read();
+            let unwanted = objects.roots().map(|(root, _)| root);
+            self.condemned = Some(unwanted.filter(|root| !self.kept.contains(root)).collect());
+        }
         Ok(())
     }
 
-    fn is_kept(&self, root: &Root) -> bool {
-        self.kept.contains(root)
+    fn is_kept(&self, root: &Root) -> Result<bool> {
+        let is_condemned = self.condemned.as_ref().is_some_and(|gone| gone.contains(root));
+        Ok(!is_condemned && self.store.read().contains(root))
     }
 
     fn survey(&mut self) -> Result<Survey> {
@@ -187,20 +195,30 @@ impl Collection for MemoryCollection {
     }
 
     fn sweep(&mut self, _options: &SweepOptions<'_>) -> Result<Swept> {
-        let Survey { stored_bytes, unused_bytes, unused_objects } = self.survey()?;
+        self.condemn()?;
+        let condemned = self.condemned.take().unwrap_or_default();
         let mut objects = self.store.write();
-        objects.blobs.retain(|digest, _| self.kept.contains(&Root::Blob(*digest)));
-        objects.directories.retain(|digest, _| self.kept.contains(&Root::Directory(*digest)));
+        let stored_bytes = |objects: &Objects| objects.roots().map(|(_, bytes)| bytes).sum();
+        let stored_bytes_before = stored_bytes(&objects);
+        objects.blobs.retain(|digest, _| !condemned.contains(&Root::Blob(*digest)));
+        objects.directories.retain(|digest, _| !condemned.contains(&Root::Directory(*digest)));
         Ok(Swept {
-            stored_bytes_before: stored_bytes,
-            stored_bytes_after: stored_bytes - unused_bytes,
-            removed_objects: unused_objects,
+            stored_bytes_before,
+            stored_bytes_after: stored_bytes(&objects),
+            removed_objects: condemned.len() as u64,
             ..Swept::default()
         })
     }
 }
 
 impl Objects {
+    fn contains(&self, root: &Root) -> bool {
+        match root {
+            Root::Blob(digest) => self.blobs.contains_key(digest),
+            Root::Directory(digest) => self.directories.contains_key(digest),
+        }
+    }
+
     /// Everything that can be collected, and its length in bytes.
     fn roots(&self) -> impl Iterator<Item = (Root, u64)> + '_ {
         let blobs = self.blobs.iter().map(|(digest, blob)| (Root::Blob(*digest), blob.len()));

@@ -199,11 +199,23 @@ impl Inner {
                 }
             };
             match self.guard.touch(key, pack, ended, reliance) {
+                // IMPORTANT: it may have come into a pack, and a collection begun for which that
+                // is old, before it was touched. Then its pack says whether it may be relied on.
+                Found::Stored if pack.is_none() && !self.log.pending().contains(key) => {}
                 Found::Stored => return Ok(true),
                 Found::Condemned => return Ok(false),
                 Found::LookAgain => {}
             }
         }
+    }
+
+    /// Whether an object is stored, or on its way, and is not condemned.
+    pub(crate) fn stays(&self, key: &ObjectKey) -> Result<bool> {
+        if self.log.pending().contains(key) {
+            return Ok(true);
+        }
+        let pack = self.index.pack_of(key)?;
+        Ok(pack.is_some_and(|pack| !self.guard.lock().is_condemned(key, pack)))
     }
 
     /// Whether an object that was found counts as not stored.
@@ -252,14 +264,18 @@ impl BlobService for Engine {
     }
 
     fn chunks(&self, digest: &BlobDigest, max_chunks: usize) -> Result<Option<Vec<ChunkMeta>>> {
+        let ended = self.inner.guard.ended();
         let Some(record) = self.inner.index.blob(digest.as_bytes())? else {
             let is_chunk = self.inner.index.contains(ObjectKind::Chunk, digest.as_bytes())?;
             return Ok(is_chunk.then(Vec::new));
         };
         let mut chunks = Vec::new();
         for entry in record.entries {
-            let entries =
-                if record.lists { list_entries(&self.inner, &entry.digest)? } else { vec![entry] };
+            let entries = if record.lists {
+                list_entries(&self.inner, &entry.digest, ended)?
+            } else {
+                vec![entry]
+            };
             chunks.extend(entries.into_iter().map(|entry| ChunkMeta {
                 digest: ChunkDigest::from_bytes(entry.digest),
                 size_bytes: entry.size_bytes,

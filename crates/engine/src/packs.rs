@@ -110,8 +110,9 @@ impl Packs {
 
     /// Forgets a pack whose objects lie elsewhere now, or nowhere.
     pub(crate) fn remove(&self, handle: u32) -> Option<PackId> {
-        let id = self.ids.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        // IMPORTANT: in this order. Who does not find it any more must see that some was removed.
         self.removals.fetch_add(1, Ordering::AcqRel);
+        let id = self.ids.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
         // Its space is free once nobody has it open.
         self.files.remove(&handle);
         id

@@ -73,6 +73,7 @@ impl Store {
     pub fn put_document(&self, kind: DocumentKind, name: &[u8], document: &Document) -> Result<()> {
         let key = key(kind, name)?;
         let _hold = self.castore().hold();
+        let _writing = self.writing();
         self.castore().touch(&Root::Blob(document.digest), Touch::Hold)?;
         let stored = self.blobs().stat(&document.digest)?;
         if stored.map(|stat| stat.size_bytes) != Some(document.size_bytes) {

@@ -125,6 +125,7 @@ impl Store {
             let NarInfo { store_path, references, nar_hash, .. } = narinfo;
             check_content_address(ca, store_path, references, nar_hash)?;
         }
+        let _writing = self.writing();
         for reference in narinfo.references.iter().filter(|reference| *reference != path) {
             if !self.has_path(reference)? {
                 return Err(NarInfoRejection::MissingReference {
@@ -133,7 +134,9 @@ impl Store {
                 });
             }
         }
-        Ok(self.put_path_info(path_info_of(narinfo, node, nar))?)
+        let path_info = path_info_of(narinfo, node, nar);
+        self.write_path_info(&path_info, None)?;
+        Ok(path_info)
     }
 
     /// The contents of the uploaded NAR at `url`, if they live.

@@ -1,6 +1,6 @@
 //! The store: path infos and NARs over a castore and its records.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use granary_castore::{
     BlobService, Castore, Chain, DirectoryService, Error, Node, RecordStore, RecordWrite, Result,
@@ -41,6 +41,8 @@ pub struct Store {
     planning: Mutex<()>,
     pub(crate) warned: WarnedPaths,
     uses: Uses,
+    /// See [`Store::writing`] and [`Store::removing`].
+    removal: RwLock<()>,
 }
 
 impl Store {
@@ -56,8 +58,22 @@ impl Store {
     ) -> Self {
         let records = TrackedRecords::new(records);
         let (plans, warned) = (PlanCache::default(), WarnedPaths::default());
-        let (planning, uses) = (Mutex::default(), Uses::default());
-        Self { castore, records, options, plans, planning, warned, uses }
+        let (planning, uses, removal) = (Mutex::default(), Uses::default(), RwLock::default());
+        Self { castore, records, options, plans, planning, warned, uses, removal }
+    }
+
+    /// To be held by who writes a record that leads to contents, or to other records, from before
+    /// it looks at these until it is written. Not to be taken twice.
+    pub(crate) fn writing(&self) -> RwLockReadGuard<'_, ()> {
+        self.removal.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be held by who removes such records, while it decides for the last time and writes.
+    ///
+    /// IMPORTANT: else a record that was just written, and acknowledged, would be removed for what
+    /// was known of the one before it.
+    pub(crate) fn removing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.removal.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The blobs and directories.
@@ -162,10 +178,14 @@ impl Store {
     ///
     /// If it could not be made durable.
     pub fn remember_nar(&self, node: &Node, nar: &NarDigest) -> Result<()> {
-        match nar_digest_write(node, nar) {
-            Some(write) => self.records.write_records(vec![write]),
-            None => Ok(()),
+        let Some(write) = nar_digest_write(node, nar) else { return Ok(()) };
+        let _hold = self.castore.hold();
+        let _writing = self.writing();
+        if !self.touch_node(node)? {
+            // It was collected meanwhile, and nobody may take this for proof that it is there.
+            return Ok(());
         }
+        self.records.write_records(vec![write])
     }
 
     /// Keeps a path info together with the digest of its NAR, which the caller made from the
@@ -177,21 +197,26 @@ impl Store {
         path_info: &PathInfo,
         nar: &NarDigest,
     ) -> Result<()> {
-        let mut writes = self.path_info_writes(path_info)?.to_vec();
-        writes.extend(nar_digest_write(&path_info.node, nar));
-        self.records.write_records(writes)
+        let _writing = self.writing();
+        self.write_path_info(path_info, nar_digest_write(&path_info.node, nar))
     }
 
-    /// What keeping a path info writes; and sees to it that what it refers to stays, as far as it
-    /// is there.
-    fn path_info_writes(&self, path_info: &PathInfo) -> Result<[RecordWrite; 2]> {
+    /// Writes a path info and `more`; and sees to it that what it refers to stays, as far as it
+    /// is there. The caller holds [`writing`](Self::writing).
+    pub(crate) fn write_path_info(
+        &self,
+        path_info: &PathInfo,
+        more: Option<RecordWrite>,
+    ) -> Result<()> {
         self.touch_node(&path_info.node)?;
-        for reference in &path_info.references {
-            // That it is there is not required.
-            self.uses.note(reference);
+        // Also the path itself, or a collection that has found it unused would remove it. That
+        // references are there is not required.
+        for used in path_info.references.iter().chain([path_info.store_path.hash()]) {
+            self.uses.note(used);
         }
         let used = uses::write(path_info.store_path.hash(), uses::unix_now_s());
-        Ok([path_info_record::write(path_info), used])
+        let writes = [path_info_record::write(path_info), used];
+        self.records.write_records(writes.into_iter().chain(more).collect())
     }
 
     /// Whether the root of `node` is stored: a cheap sign that its contents live. They stay, then,
@@ -272,7 +297,8 @@ impl PathInfoService for Store {
 
     fn put_path_info(&self, path_info: PathInfo) -> Result<PathInfo> {
         let _hold = self.castore.hold();
-        self.records.write_records(self.path_info_writes(&path_info)?.to_vec())?;
+        let _writing = self.writing();
+        self.write_path_info(&path_info, None)?;
         Ok(path_info)
     }
 

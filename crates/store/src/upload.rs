@@ -63,6 +63,7 @@ impl Store {
     fn put_uploaded_nar_at(&self, name: &str, uploaded: &UploadedNar, now_s: u64) -> Result<()> {
         check_name(name)?;
         let _hold = self.castore().hold();
+        let _writing = self.writing();
         self.touch_node(&uploaded.node)?;
         let mut writes = vec![write(name, uploaded, now_s)];
         writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));
@@ -95,6 +96,7 @@ impl Store {
     fn touch_uploaded_nar_at(&self, name: &str, now_s: u64) -> Result<Option<UploadedNar>> {
         // IMPORTANT: before it is looked up, so that it cannot go in between.
         let _hold = self.castore().hold();
+        let _writing = self.writing();
         let Some(mut uploaded) = self.uploaded_nar(name)? else { return Ok(None) };
         if !self.touch_node(&uploaded.node)? {
             return Ok(None);
@@ -201,6 +203,11 @@ mod tests {
         let stored =
             || memory.record(kinds::UPLOADED_NAR, b"a.nar").expect("memory").expect("it was put");
         store.put_uploaded_nar_at("a.nar", &uploaded(), 1_000).expect("memory");
+        let gone = store.touch_uploaded_nar_at("a.nar", 1_000).expect("memory");
+        assert_eq!(gone, None, "its contents are not there");
+        let mut batch = store.castore().batch().expect("memory");
+        batch.put_blob(Bytes::from_static(b"x")).expect("memory");
+        batch.commit().expect("memory");
         let first = stored();
         for now_s in [0, 1_000, 1_000 + TOUCH_INTERVAL_S - 1] {
             let found = store.touch_uploaded_nar_at("a.nar", now_s).expect("memory");

@@ -98,7 +98,8 @@ impl Uses {
         used
     }
 
-    /// They are gone, or it failed.
+    /// They are gone, or it failed. One removal follows the other, see
+    /// [`Store::removing`](crate::Store::removing).
     pub(crate) fn end_removal(&self) {
         let mut state = self.lock();
         let going = std::mem::take(&mut state.going);

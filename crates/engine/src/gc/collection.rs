@@ -19,6 +19,7 @@ use super::{
 use crate::{
     dead::{self, DeadListWriter},
     engine::{Engine, Inner},
+    format::ObjectKind,
     log::{Maintenance, Request},
     object_key::ObjectKey,
     packs::{PACKS_DIR, PackId},
@@ -194,8 +195,10 @@ impl EngineCollection {
         // count as stored again, whatever fails.
         self.stage = Stage::Listed;
         engine.set_unfollowed(Some((self.boundary, generation)));
-        writer.finish()?;
+        // IMPORTANT: first, since a list may be there although writing it failed. The index may
+        // follow that one, and would not follow another of the same generation.
         *dead_list = generation;
+        writer.finish()?;
         Ok((surveys, generation))
     }
 
@@ -228,9 +231,9 @@ impl EngineCollection {
         let engine = &self.engine;
         let mut newest = engine.lock_dead_generation();
         let generation = *newest + 1;
+        *newest = generation;
         let there: HashSet<_> = engine.packs.all().into_iter().map(|(_, id)| id).collect();
         dead::tidy(&*engine.disk, engine.store_id, generation, |id| there.contains(&id))?;
-        *newest = generation;
         drop(newest);
         engine.log.ask(|answer| Request::Maintain(Maintenance::NoteDead { generation, answer }))
     }
@@ -250,7 +253,12 @@ impl EngineCollection {
         engine.index.sync()?;
         for (handle, id) in packs {
             engine.packs.remove(*handle);
-            engine.disk.remove(&id.file_name())?;
+            if let Err(error) = engine.disk.remove(&id.file_name()) {
+                // IMPORTANT: as long as it is there, what is dead in it must stay in the list, or
+                // it would come back with the next start. The next collection tries again.
+                engine.packs.add(*handle, *id);
+                return Err(error.into());
+            }
         }
         Ok(engine.disk.sync_dir(PACKS_DIR)?)
     }
@@ -335,8 +343,17 @@ impl Collection for EngineCollection {
         Ok(())
     }
 
-    fn is_kept(&self, root: &Root) -> bool {
-        self.engine.guard.lock().is_marked(&ObjectKey::of_root(root))
+    fn is_kept(&self, root: &Root) -> Result<bool> {
+        let key = ObjectKey::of_root(root);
+        if self.engine.stays(&key)? {
+            return Ok(true);
+        }
+        match root {
+            Root::Blob(digest) => {
+                self.engine.stays(&ObjectKey::Object(ObjectKind::Chunk, *digest.as_bytes()))
+            }
+            Root::Directory(_) => Ok(false),
+        }
     }
 
     fn survey(&mut self) -> Result<Survey> {
@@ -459,7 +476,7 @@ impl Inner {
     }
 
     /// Boundary and generation of a collection whose list the index has not followed.
-    fn unfollowed(&self) -> Option<(u32, u64)> {
+    pub(super) fn unfollowed(&self) -> Option<(u32, u64)> {
         *self.unfollowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

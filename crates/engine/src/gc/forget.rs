@@ -20,7 +20,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] while a collection is under way, or if it could not be made durable.
+    /// [`Error::Unavailable`] while a collection is under way, or one is to be gone on with, or if
+    /// it could not be made durable.
     pub fn forget(&self, roots: &[Root]) -> Result<u64> {
         let mut objects = Vec::new();
         for root in roots {
@@ -44,28 +45,39 @@ impl Inner {
                 "a garbage collection is under way: wait until it has ended",
             ));
         }
-        let forgotten = self.forget_alone(objects);
+        let forgotten = if self.unfollowed().is_none() {
+            self.forget_alone(objects)
+        } else {
+            // Its list may be there, and the index has not followed it. It would seem to have
+            // followed the next one, and so this one.
+            Err(Error::unavailable(
+                "a garbage collection has failed halfway: run `granary gc`, which goes on with it",
+            ))
+        };
         self.is_collecting.store(false, Ordering::Release);
         forgotten
     }
 
     fn forget_alone(&self, objects: &[ObjectKey]) -> Result<u64> {
         // IMPORTANT: what comes again must not come to a pack where it is dead.
-        self.log.ask(|answer| Request::Maintain(Maintenance::CloseTail { answer }))?;
+        let boundary =
+            self.log.ask(|answer| Request::Maintain(Maintenance::CloseTail { answer }))?;
         let mut newest = self.lock_dead_generation();
         let mut list = DeadList::read(&*self.disk, self.store_id).map_err(Error::from)?;
         let ids: std::collections::HashMap<_, _> = self.packs.all().into_iter().collect();
         let mut found = Vec::new();
         for key in objects {
-            let Some(pack) = self.index.pack_of(key)? else { continue };
+            let Some(pack) = self.index.pack_of(key)?.filter(|pack| *pack < boundary) else {
+                continue;
+            };
             let Some(id) = ids.get(&pack) else { continue };
             list.packs.entry(*id).or_default().insert(*key);
             found.push((*key, pack));
         }
-        list.generation = *newest + 1;
+        let generation = *newest + 1;
+        *newest = generation;
+        list.generation = generation;
         list.write(&*self.disk, self.store_id)?;
-        *newest = list.generation;
-        let generation = *newest;
         drop(newest);
         let forgotten = self.remove_indexed(found)?;
         self.log.ask(|answer| Request::Maintain(Maintenance::NoteDead { generation, answer }))?;

@@ -121,6 +121,8 @@ struct Upload {
     /// Relies on everything being there, and brings nothing.
     only_touches: bool,
     gives_up: bool,
+    /// How often it is its turn and it does nothing: threads may stop at any point.
+    rests: usize,
 }
 
 enum Next {
@@ -138,7 +140,8 @@ impl Upload {
             closure(root).iter().copied().collect()
         };
         let operation = protocol.begin();
-        Self { operation, root, left, looked_up: None, only_touches, gives_up: random.one_in(6) }
+        let gives_up = random.one_in(6);
+        Self { operation, root, left, looked_up: None, only_touches, gives_up, rests: 0 }
     }
 
     fn look_up(world: &World, id: Id) -> LookedUp {
@@ -166,7 +169,9 @@ impl Upload {
                 return Next::Again;
             }
             if protocol.touch(&key(id), pack, Reliance::Operation) {
-                self.left.pop_front();
+                if pack.is_some() || world.pending.contains(&id) {
+                    self.left.pop_front();
+                }
                 return Next::Again;
             }
         }
@@ -341,8 +346,13 @@ fn run(seed: u64) {
             }
             10..60 if !uploads.is_empty() => {
                 let number = random.below(uploads.len());
-                if let Next::Done = uploads[number].step(&mut protocol, &mut world) {
+                let upload = &mut uploads[number];
+                if upload.rests > 0 {
+                    upload.rests -= 1;
+                } else if let Next::Done = upload.step(&mut protocol, &mut world) {
                     uploads.swap_remove(number);
+                } else if random.one_in(50) {
+                    upload.rests = 1 + random.below(100);
                 }
             }
             _ => collector = collector.and_then(|it| it.step(&mut protocol, &mut world)),

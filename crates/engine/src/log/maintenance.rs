@@ -195,6 +195,11 @@ impl Appender {
         self.check_losses(losses)?;
         for handle in handles {
             self.update.remove_pack(*handle);
+            if *handle == self.state.watermark.pack {
+                // IMPORTANT: after a restart another pack may get the handle. That one must be
+                // read from its beginning.
+                self.state.watermark.offset = 0;
+            }
         }
         self.apply_alone()
     }

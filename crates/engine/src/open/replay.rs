@@ -52,6 +52,10 @@ impl Replay<'_> {
         let known = self.index.packs().map_err(Error::from)?;
         let mut next_handle =
             known.iter().map(|(handle, _)| handle.saturating_add(1)).max().unwrap_or(0);
+        if let Some(id) = self.collected_pack(&known, &found) {
+            let problem = format!("the index is older than a collection that removed pack {id}");
+            return Err(Error::corrupt(problem).into());
+        }
         let mut candidates = self.known_packs(known, &mut found);
         candidates.extend(self.unknown_packs(found, &mut next_handle)?);
         // IMPORTANT: before anything is replayed. What was written anew since the list was made
@@ -64,6 +68,20 @@ impl Replay<'_> {
         });
         let tail = self.replay(candidates)?;
         Ok((tail, next_handle))
+    }
+
+    /// A pack that a collection may have removed of which the index does not know. What was moved
+    /// out of it lies where the index would not look, and what was deleted would come back: such
+    /// an index is of no use.
+    fn collected_pack(
+        &self,
+        known: &[(u32, PackEntry)],
+        found: &HashMap<PackId, FoundPack>,
+    ) -> Option<PackId> {
+        if self.dead.generation <= self.state.dead_generation {
+            return None;
+        }
+        known.iter().map(|(_, entry)| PackId(entry.id)).find(|id| !found.contains_key(id))
     }
 
     /// Takes the packs that the index knows out of `found`, and returns those that may
@@ -225,7 +243,9 @@ impl Replay<'_> {
             let kept_in = packs::cut_tail(self.disk, id, &*file, end.end, len)?;
             self.report.cut_tails.push(CutTail { pack: id, offset: end.end, len, kept_in });
         }
-        let is_sealed = end.is_sealed || was_damaged || !is_newest;
+        // IMPORTANT: what is dead in a pack must not come to it again: it would count as dead.
+        let has_dead = self.dead.packs.contains_key(&id);
+        let is_sealed = end.is_sealed || was_damaged || !is_newest || has_dead;
         self.set_pack(handle, id, is_sealed)?;
         if is_sealed { Ok(None) } else { resume(handle, id, &file, &scanner, from, end) }
     }

@@ -40,7 +40,7 @@ impl ChunkReader {
         let (engine, digest) = (Arc::clone(&self.engine), self.digest);
         Ok(match self.located {
             Located::Frame(location) => {
-                let mut extent = FrameExtent::new(engine, digest, location);
+                let mut extent = FrameExtent::new(engine, digest, location, self.ended);
                 self.engine.extend(&mut extent, behind)?;
                 Box::new(extent)
             }
@@ -169,7 +169,7 @@ impl DividedReader {
         let start = self.entries.starts[position];
         if self.list.as_ref().is_none_or(|(list_start, _)| *list_start != start) {
             let BlobEntry { digest, size_bytes } = self.entries.entries[position];
-            let list = list_entries(&self.engine, &digest)?;
+            let list = list_entries(&self.engine, &digest, self.ended)?;
             let sum = list.iter().try_fold(0_u64, |sum, entry| sum.checked_add(entry.size_bytes));
             if sum != Some(size_bytes) {
                 return Err(self.hole(offset));
@@ -269,7 +269,8 @@ impl BlobReader for DividedReader {
         if u64::from(location.len) != first.size_bytes {
             return Err(self.hole(offset));
         }
-        let mut extent = FrameExtent::new(Arc::clone(&self.engine), first.digest, location);
+        let engine = Arc::clone(&self.engine);
+        let mut extent = FrameExtent::new(engine, first.digest, location, self.ended);
         let mut end = start + first.size_bytes;
         while end < self.size_bytes {
             // With the list of chunks, the extent ends too.
@@ -347,13 +348,18 @@ pub(crate) fn blob_len(record: &BlobRecord) -> Result<u64> {
     }
 }
 
-/// The entries of a list of chunks.
-pub(crate) fn list_entries(engine: &Inner, digest: &[u8; 32]) -> Result<Vec<BlobEntry>> {
-    let digest_text = BlobDigest::from_bytes(*digest);
+/// The entries of a list of chunks that something refers to, which was looked up when
+/// [`Guard::ended`](crate::gc::Guard::ended) was `ended`.
+pub(crate) fn list_entries(
+    engine: &Inner,
+    digest: &[u8; 32],
+    ended: u64,
+) -> Result<Vec<BlobEntry>> {
     let bytes = engine
         .object(ObjectKind::ChunkList, digest)?
-        .ok_or_else(|| Error::corrupt(format!("chunk list {digest_text} is missing")))?;
+        .ok_or_else(|| engine.missing(ObjectKind::ChunkList, digest, ended))?;
     BlobEntry::decode_all(&bytes).map_err(|problem| {
-        Error::corrupt(format!("chunk list {digest_text} is malformed")).because(problem)
+        let digest = BlobDigest::from_bytes(*digest);
+        Error::corrupt(format!("chunk list {digest} is malformed")).because(problem)
     })
 }

@@ -19,8 +19,9 @@ pub(crate) struct FrameExtent {
     first: Location,
     size_bytes: u64,
     parts: Vec<Part>,
-    /// How many collections had ended when it was looked up, and packs had been removed.
+    /// How many collections had ended when it was looked up.
     ended: u64,
+    /// How many packs had been removed when this was made.
     removals: u64,
 }
 
@@ -54,10 +55,16 @@ impl Part {
 }
 
 impl FrameExtent {
-    pub(crate) fn new(engine: Arc<Inner>, digest: [u8; 32], location: Location) -> Self {
+    /// Of a chunk that was looked up when [`Guard::ended`](crate::gc::Guard::ended) was `ended`.
+    pub(crate) fn new(
+        engine: Arc<Inner>,
+        digest: [u8; 32],
+        location: Location,
+        ended: u64,
+    ) -> Self {
         let len = location.len;
         let parts = vec![Part::Chunk { digest, len }];
-        let (ended, removals) = (engine.guard.ended(), engine.packs.removals());
+        let removals = engine.packs.removals();
         Self { engine, first: location, size_bytes: len.into(), parts, ended, removals }
     }
 

@@ -32,6 +32,8 @@ impl Inner {
                 Ok(bytes) => return Ok(Some(bytes)),
                 // It may have been moved between the look-up and the reading.
                 Err(_) if self.packs.removals() != removals => {}
+                // Or collected, and then what it is based on goes too.
+                Err(_) if self.index.located(kind, digest)? != Some(located) => {}
                 Err(error) => {
                     let what = describe(kind, digest);
                     return Err(error.while_doing(format!("reading {what}")));
@@ -43,26 +45,27 @@ impl Inner {
     /// The bytes of a chunk that something refers to, which was looked up when
     /// [`Guard::ended`](crate::gc::Guard::ended) was `ended`.
     pub(crate) fn chunk(&self, digest: &[u8; 32], ended: u64) -> Result<Bytes> {
-        self.object(ObjectKind::Chunk, digest)?.ok_or_else(|| self.missing_chunk(digest, ended))
+        self.object(ObjectKind::Chunk, digest)?
+            .ok_or_else(|| self.missing(ObjectKind::Chunk, digest, ended))
     }
 
     /// Where a chunk that something refers to lies, likewise.
     pub(crate) fn chunk_location(&self, digest: &[u8; 32], ended: u64) -> Result<Located> {
         let located = self.index.located(ObjectKind::Chunk, digest)?;
-        located.ok_or_else(|| self.missing_chunk(digest, ended))
+        located.ok_or_else(|| self.missing(ObjectKind::Chunk, digest, ended))
     }
 
     /// What is missing under somebody who reads was collected, if there was a collection since;
     /// else it is damage.
-    fn missing_chunk(&self, digest: &[u8; 32], ended: u64) -> Error {
-        let chunk = BlobDigest::from_bytes(*digest);
+    pub(crate) fn missing(&self, kind: ObjectKind, digest: &[u8; 32], ended: u64) -> Error {
+        let object = describe(kind, digest);
         if self.guard.lock().is_sweeping() || self.guard.ended() != ended {
             return Error::unavailable(format!(
-                "chunk {chunk} was garbage and has been collected while it was read"
+                "{object} was garbage and has been collected while it was read"
             ));
         }
-        let error = Error::corrupt(format!("chunk {chunk} is missing"));
-        self.note_if_damage(ObjectKind::Chunk, digest, error)
+        let error = Error::corrupt(format!("{object} is missing"));
+        self.note_if_damage(kind, digest, error)
     }
 
     /// Whether an object is in the index.

@@ -349,7 +349,12 @@ fn readers_go_on_while_packs_move() {
         readers.insert(contents.clone(), (reader, extent));
     }
     let gone = BlobService::open(&engine, &BlobDigest::of(&trees[1].files[8]));
-    let mut gone = gone.expect("readable").expect("there");
+    let mut gone = vec![gone.expect("readable").expect("there")];
+    // Of one chunk, and of one that is patched.
+    for file in [1, 9] {
+        let reader = BlobService::open(&engine, &BlobDigest::of(&trees[1].files[file]));
+        gone.push(reader.expect("readable").expect("there"));
+    }
     collect(&engine, &[kept.root()]);
     for (contents, (mut reader, extent)) in readers {
         if let Some(at) = extent {
@@ -362,8 +367,10 @@ fn readers_go_on_while_packs_move() {
         }
         assert!(read == contents);
     }
-    let error = gone.read_at(0, 100).expect_err("it was collected");
-    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    for mut reader in gone {
+        let error = reader.read_at(0, 100).expect_err("it was collected");
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    }
     assert_eq!(engine.stats().expect("counted").damaged_count, 0, "that is no damage");
 }
 
@@ -429,4 +436,85 @@ fn what_is_damaged_stops_a_collection_and_nothing_goes() {
     assert!(other.is_whole(&engine), "nothing went");
     let read = read_blob(&engine, &BlobDigest::of(&tree.files[0])).expect("readable");
     assert!(read.is_some(), "nothing went");
+}
+
+fn copy_index(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            copy_index(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("copied");
+        }
+    }
+}
+
+/// As a restored file system or a lost table may leave it.
+#[test]
+fn an_index_that_is_older_than_a_collection_brings_nothing_back() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let index = dir.path().join("index");
+    let trees: Vec<_> = (0..6).map(Tree::new).collect();
+    let engine = Engine::open(dir.path(), &small_packs()).expect("a new store");
+    write_record(&engine, b"deleted", Some(b"value")).expect("written");
+    for tree in &trees {
+        tree.put(&engine);
+    }
+    drop(engine);
+    let older = TempDir::new().expect("a temporary directory");
+    copy_index(&index, older.path());
+    let engine = Engine::open(dir.path(), &small_packs()).expect("opens");
+    write_record(&engine, b"deleted", None).expect("deleted");
+    for _ in 0..3 {
+        collect(&engine, &[trees[2].root(), trees[5].root()]);
+    }
+    drop(engine);
+    fs::remove_dir_all(&index).expect("removed");
+    copy_index(older.path(), &index);
+
+    let engine = Engine::open(dir.path(), &small_packs()).expect("opens");
+    assert_eq!(engine.report().damage_count(), 0, "{:?}", engine.report());
+    for (number, tree) in trees.iter().enumerate() {
+        assert_eq!(tree.is_whole(&engine), number % 3 == 2, "tree {number}");
+        assert_eq!(engine.directory(&tree.root).expect("readable").is_some(), number % 3 == 2);
+    }
+    assert_eq!(engine.record(KIND, b"deleted").expect("readable"), None);
+    for tree in &trees {
+        tree.put(&engine);
+        assert!(tree.is_whole(&engine), "it can come again");
+    }
+}
+
+/// Whatever comes to such a pack would count as dead as soon as the index is built anew.
+#[test]
+fn a_pack_with_dead_objects_is_not_appended_to() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let index = dir.path().join("index");
+    let engine = open(dir.path()).expect("a new store");
+    let (kept, other) = (Tree::new(1), Tree::new(2));
+    kept.put(&engine);
+    other.put(&engine);
+    let mut collection = engine.begin_collection(CollectionKind::Sweep).expect("none is under way");
+    collection.keep(&kept.root()).expect("readable");
+    let stays = SweepOptions { max_unused_permille: 1000, ..SWEEP };
+    assert_eq!(collection.sweep(&stays).expect("swept").removed_packs, 0);
+    drop(collection);
+    drop(engine);
+    // Its footer is damaged, so that it looks as if it was not sealed.
+    let packs = fs::read_dir(dir.path().join("packs")).expect("readable");
+    let mut packs = packs.map(|entry| entry.expect("readable").path());
+    let pack = packs.find(|path| path.extension().is_some_and(|end| end == "pack"));
+    let pack = fs::File::options().write(true).open(pack.expect("there is one")).expect("opens");
+    let len = pack.metadata().expect("there").len();
+    pack.set_len(len - 1).expect("cut");
+    for round in 0..2 {
+        fs::remove_dir_all(&index).expect("removed");
+        let engine = open(dir.path()).expect("opens");
+        assert!(kept.is_whole(&engine), "round {round}");
+        assert_eq!(other.is_whole(&engine), round == 1, "round {round}");
+        other.put(&engine);
+        assert!(other.is_whole(&engine));
+    }
 }

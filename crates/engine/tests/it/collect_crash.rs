@@ -4,8 +4,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use granary_castore::{
-    BlobDigest, Castore, CollectionKind, Collector, Directory, DirectoryService, Node, NodeName,
-    RecordStore, Result, Root, SweepOptions,
+    BlobDigest, Castore, CollectionKind, CollectionObserver, Collector, Directory,
+    DirectoryService, Node, NodeName, RecordStore, Result, Root, SweepOptions,
 };
 use granary_engine::{Engine, OpenError, OpenOptions};
 use granary_testkit::{CrashDisk, Fault, Random};
@@ -90,6 +90,36 @@ pub(crate) fn collect(engine: &Engine) -> Result<()> {
     // Somebody wants another after all.
     put(engine, 3)?;
     collection.sweep(&SWEEP)?;
+    Ok(())
+}
+
+/// Generation of the list of dead objects; 0 if there is none.
+fn dead_generation(disk: &CrashDisk) -> u64 {
+    disk.contents("packs/dead")
+        .map_or(0, |list| u64::from_le_bytes(list[12..20].try_into().expect("eight bytes")))
+}
+
+/// Sees to it that the list that is written first is newer than the one before.
+struct Newer<'a> {
+    disk: &'a CrashDisk,
+    before: u64,
+}
+
+impl CollectionObserver for Newer<'_> {
+    fn copied(&self, _done_bytes: u64, _total_bytes: u64) {
+        assert!(dead_generation(self.disk) > self.before, "the index may have followed this one");
+    }
+}
+
+/// As [`collect`].
+fn collect_again(disk: &CrashDisk, engine: &Engine) -> Result<()> {
+    let before = dead_generation(disk);
+    let mut collection = engine.begin_collection(CollectionKind::Sweep)?;
+    collection.keep(&root(1))?;
+    collection.keep(&root(4))?;
+    collection.condemn()?;
+    put(engine, 3)?;
+    collection.sweep(&SweepOptions { observer: &Newer { disk, before }, ..SWEEP })?;
     Ok(())
 }
 
@@ -187,9 +217,12 @@ fn a_failing_operation_loses_nothing_and_the_next_collection_goes_on() {
                     check(&engine, has_third, &what);
                     assert!(is_whole(&engine, 0, &what) && is_whole(&engine, 2, &what), "{what}");
                 }
-                collect(&engine).unwrap_or_else(|error| panic!("{what}: {error}"));
+                collect_again(&disk, &engine).unwrap_or_else(|error| panic!("{what}: {error}"));
                 check(&engine, true, &what);
                 assert!(!is_whole(&engine, 9, &what), "{what}: collected");
+                let left = disk.names().iter().filter(|name| name.contains(".pack")).count();
+                let known = engine.stats().expect("counted").pack_count;
+                assert_eq!(left as u64, known, "{what}: nothing is left behind");
             }
             drop(engine);
             let index = dir.path().join("index");
@@ -200,5 +233,41 @@ fn a_failing_operation_loses_nothing_and_the_next_collection_goes_on() {
             points += 1;
         }
         assert!(points > 20, "too few operations: {points}");
+    }
+}
+
+/// The pack that the index has followed up to is gone, and another has got its handle.
+#[test]
+fn a_pack_that_follows_a_collected_one_is_read_from_its_beginning() {
+    for at in 0.. {
+        let (disk, dir) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let index = dir.path().join("index");
+        let engine = open(&disk, &index).expect("a new store");
+        put(&engine, 0).expect("put");
+        let collection = engine.begin_collection(CollectionKind::Sweep);
+        collection.expect("none is under way").sweep(&SWEEP).expect("swept");
+        assert_eq!(engine.stats().expect("counted").pack_count, 0);
+        drop(engine);
+
+        let engine = open(&disk, &index).expect("opens");
+        disk.set_fault(disk.operations() + at, Fault::DiskFull);
+        let was_put = put(&engine, 1).is_ok();
+        if !disk.fault_has_come() {
+            assert!(was_put && at > 3, "operation {at}");
+            break;
+        }
+        drop(engine);
+        // As it is then, and as a process leaves it that is killed behind the next upload.
+        let before = dir.path().join("before");
+        copy_dir(&index, &before);
+        let engine = open(&disk, &index).expect("opens");
+        assert_eq!(engine.report().damage_count(), 0, "operation {at}: {:?}", engine.report());
+        assert!(!was_put || is_whole(&engine, 1, "put"));
+        put(&engine, 2).expect("there is space again");
+        drop(engine);
+        let what = format!("operation {at}");
+        let engine = open(&disk, &before).expect("opens");
+        assert_eq!(engine.report().damage_count(), 0, "{what}: {:?}", engine.report());
+        assert!(is_whole(&engine, 2, &what), "{what}");
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use granary_castore::{
-    Collection, CollectionKind, CollectionObserver, Collector, Node, RecordKind, RecordWrite,
-    Result, Root, SweepOptions, Swept,
+    Collection, CollectionKind, CollectionObserver, Collector, RecordKind, RecordWrite, Result,
+    Root, SweepOptions, Swept,
 };
 use granary_nix_formats::StorePath;
 
@@ -143,7 +143,6 @@ pub(super) fn collect(
     options: &GcOptions,
     observer: &dyn GcObserver,
 ) -> Result<GcReport> {
-    store.flush_uses()?;
     let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
     let mut max_bytes = options.max_stored_bytes;
     for round in 0..MAX_ROUNDS {
@@ -186,8 +185,14 @@ impl Run<'_> {
         let dry_run = self.options.dry_run;
         let kind = if dry_run { CollectionKind::Survey } else { CollectionKind::Sweep };
         let mut collection = collector.begin_collection(kind)?;
-        self.store.uses().watch();
+        {
+            // Whoever relies on what it looked up before has written its record then.
+            let _removing = self.store.removing();
+            self.store.uses().watch();
+        }
         let watch = Watch(self.store);
+        // What was used until now counts as well.
+        self.store.flush_uses()?;
         let now_unix_s = unix_now_s();
         let pins = pin::valid(self.store)?;
         let catalogue = Catalogue::read(self.store, now_unix_s)?;
@@ -256,20 +261,22 @@ impl Run<'_> {
             let paths: Vec<_> = paths.iter().filter(|path| !plan.is_kept[**path]).collect();
             let hash = |path: PathNumber| *catalogue.paths[path].store_path.hash();
             let hashes: Vec<_> = paths.iter().map(|path| hash(**path)).collect();
+            let removing = self.store.removing();
             let used = self.store.uses().begin_removal(&hashes);
+            let mut spared = Vec::new();
             for path in paths.iter().filter(|path| used.contains(&hash(***path))) {
-                for path in catalogue.add_closure(**path, &mut plan.is_kept) {
-                    if let Some(root) = &catalogue.paths[path].root {
-                        collection.keep(root)?;
-                    }
-                }
+                spared.extend(catalogue.add_closure(**path, &mut plan.is_kept));
             }
             let going: Vec<_> = paths.iter().filter(|path| !plan.is_kept[***path]).collect();
             let writes = going.iter().flat_map(|path| removal(&catalogue.paths[***path])).collect();
             let removed = self.store.records().write_records(writes);
             self.store.uses().end_removal();
+            drop(removing);
             removed?;
             gone.extend(going.into_iter().map(|path| **path));
+            for root in spared.into_iter().filter_map(|path| catalogue.paths[path].root.as_ref()) {
+                collection.keep(root)?;
+            }
         }
         plan.evicted = gone;
         Ok(())
@@ -336,6 +343,8 @@ impl Run<'_> {
     }
 
     fn remove_expired_pins(&self, now_unix_s: u64) -> Result<u64> {
+        // Held all the time: one that is made anew under the same name must stay.
+        let _removing = self.store.removing();
         let pins = pin::list(self.store)?;
         let expired: Vec<_> = pins
             .iter()
@@ -349,28 +358,33 @@ impl Run<'_> {
 
     /// Removes records of what is condemned: nobody may take them for proof that it is there.
     fn remove_stale_records(&self, collection: &dyn Collection) -> Result<()> {
-        let mut stale = Vec::new();
-        let is_gone = |node: &Node| Root::of(node).is_some_and(|root| !collection.is_kept(&root));
-        self.for_each_record(kinds::NAR_DIGEST, |key, _| {
-            if NodeKey::root_of(key).is_some_and(|root| !collection.is_kept(&root)) {
-                stale.push(record_removal(kinds::NAR_DIGEST, key));
+        for kind in [kinds::NAR_DIGEST, kinds::UPLOADED_NAR, kinds::DOCUMENT] {
+            let is_stale = |key: &[u8], value: &[u8]| -> Result<bool> {
+                let root = root_of_record(kind, key, value)?;
+                root.map_or(Ok(false), |root| collection.is_kept(&root).map(|is_kept| !is_kept))
+            };
+            let mut stale = Vec::new();
+            self.for_each_record(kind, |key, value| {
+                if is_stale(key, value)? {
+                    stale.push(Bytes::copy_from_slice(key));
+                }
+                Ok(())
+            })?;
+            for keys in stale.chunks(PAGE) {
+                // They may have been written anew since, for something else that is there.
+                let _removing = self.store.removing();
+                let mut removals = Vec::new();
+                for key in keys {
+                    if let Some(value) = self.store.records().record(kind, key)?
+                        && is_stale(key, &value)?
+                    {
+                        removals.push(record_removal(kind, key));
+                    }
+                }
+                self.store.records().write_records(removals)?;
             }
-            Ok(())
-        })?;
-        self.for_each_record(kinds::UPLOADED_NAR, |key, value| {
-            if is_gone(&upload::decode_record(key, value)?.node) {
-                stale.push(record_removal(kinds::UPLOADED_NAR, key));
-            }
-            Ok(())
-        })?;
-        self.for_each_record(kinds::DOCUMENT, |key, value| {
-            let document = document::decode(key, value)?.document;
-            if !collection.is_kept(&Root::Blob(document.digest)) {
-                stale.push(record_removal(kinds::DOCUMENT, key));
-            }
-            Ok(())
-        })?;
-        self.remove(&stale)
+        }
+        Ok(())
     }
 
     fn remove(&self, removals: &[RecordWrite]) -> Result<()> {
@@ -432,6 +446,15 @@ impl KeptPaths {
             _ => true,
         }
     }
+}
+
+/// What a record of a NAR, an upload or a document is about; `None` if that is no contents.
+fn root_of_record(kind: RecordKind, key: &[u8], value: &[u8]) -> Result<Option<Root>> {
+    Ok(match kind {
+        kinds::NAR_DIGEST => NodeKey::root_of(key),
+        kinds::UPLOADED_NAR => Root::of(&upload::decode_record(key, value)?.node),
+        _ => Some(Root::Blob(document::decode(key, value)?.document.digest)),
+    })
 }
 
 /// The writes that remove what is known of a path.

@@ -150,6 +150,7 @@ fn remove(store: &Store, catalogue: &Catalogue, order: &[PathNumber], goes: &[bo
     for paths in order.chunks(PAGE) {
         let hashes: Vec<_> =
             paths.iter().map(|path| *catalogue.paths[*path].store_path.hash()).collect();
+        let _removing = store.removing();
         // Whoever asks for them from now on does not find them.
         store.uses().begin_removal(&hashes);
         let writes = paths.iter().flat_map(|path| removal(&catalogue.paths[*path])).collect();
@@ -167,6 +168,7 @@ fn remove(store: &Store, catalogue: &Catalogue, order: &[PathNumber], goes: &[bo
 fn remove_uploads(store: &Store, is_gone: impl Fn(&Root) -> bool) -> Result<()> {
     let mut after: Option<bytes::Bytes> = None;
     loop {
+        let _removing = store.removing();
         let page = store.records().scan_records(kinds::UPLOADED_NAR, after.as_deref(), PAGE)?;
         let mut removals = Vec::new();
         for (key, value) in &page {

@@ -65,6 +65,7 @@ pub(super) fn add(store: &Store, pin: &Pin) -> Result<()> {
     check_name(&pin.name)?;
     // IMPORTANT: before it is looked at, so that it cannot go in between.
     let _hold = store.castore().hold();
+    let _writing = store.writing();
     let target = match &pin.target {
         PinTarget::Path(path) => {
             let is_there = store.uses().note(path.hash());

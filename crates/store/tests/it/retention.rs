@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use granary_castore::{Error, MemoryStore, RecordStore, RecordWrite, Root};
+use granary_castore::{
+    Collection, CollectionKind, Collector, Error, MemoryStore, RecordStore, RecordWrite, Result,
+    Root, Survey, SweepOptions, Swept,
+};
 use granary_nix_formats::{StorePath, StorePathHash};
 use granary_store::{
     DeleteOptions, Document, DocumentKind, GcOptions, GcReport, Keeper, LocalRetention, NarFacts,
@@ -95,11 +98,7 @@ impl Fixture {
     }
 
     fn blobs(&self) -> u64 {
-        let mut collection = granary_castore::Collector::begin_collection(
-            &self.memory,
-            granary_castore::CollectionKind::Survey,
-        )
-        .expect("memory");
+        let mut collection = self.memory.begin_collection(CollectionKind::Survey).expect("memory");
         collection.survey().expect("memory").unused_objects
     }
 
@@ -408,4 +407,138 @@ fn why_names_what_keeps_a_path() {
     assert!(why.closure_bytes > 2 * why.own_bytes, "{why:?}");
     assert_eq!(why.referrers_used_unix_s, None);
     assert_eq!(fixture.retention.why(path("absent-1").hash()).expect("readable"), None);
+}
+
+/// What somebody does while a collection is under way.
+type Meanwhile = Arc<dyn Fn() + Send + Sync>;
+
+/// Collects, and lets others do something just before that begins, and just after the rest was
+/// condemned.
+struct Interrupted {
+    memory: MemoryStore,
+    before: Meanwhile,
+    once_condemned: Meanwhile,
+}
+
+struct InterruptedCollection {
+    collection: Box<dyn Collection>,
+    once_condemned: Meanwhile,
+}
+
+impl Collector for Interrupted {
+    fn begin_collection(&self, kind: CollectionKind) -> Result<Box<dyn Collection>> {
+        (self.before)();
+        let collection = self.memory.begin_collection(kind)?;
+        let once_condemned = Arc::clone(&self.once_condemned);
+        Ok(Box::new(InterruptedCollection { collection, once_condemned }))
+    }
+}
+
+impl Collection for InterruptedCollection {
+    fn keep(&mut self, root: &Root) -> Result<u64> {
+        self.collection.keep(root)
+    }
+
+    fn weigh(&mut self, root: &Root) -> Result<u64> {
+        self.collection.weigh(root)
+    }
+
+    fn condemn(&mut self) -> Result<()> {
+        self.collection.condemn()?;
+        (self.once_condemned)();
+        Ok(())
+    }
+
+    fn is_kept(&self, root: &Root) -> Result<bool> {
+        self.collection.is_kept(root)
+    }
+
+    fn survey(&mut self) -> Result<Survey> {
+        self.collection.survey()
+    }
+
+    fn sweep(&mut self, options: &SweepOptions<'_>) -> Result<Swept> {
+        self.collection.sweep(options)
+    }
+}
+
+impl Fixture {
+    fn collect_interrupted(&self, before: Meanwhile, once_condemned: Meanwhile) -> GcReport {
+        let collector = Interrupted { memory: self.memory.clone(), before, once_condemned };
+        let store = Arc::clone(&self.store);
+        LocalRetention::new(store, Arc::new(collector), GcOptions::default())
+            .collect_garbage(&NOTHING_OLD, &())
+            .expect("nothing is damaged")
+    }
+}
+
+fn nothing() -> Meanwhile {
+    Arc::new(|| ())
+}
+
+#[test]
+fn what_was_used_until_a_collection_begins_does_not_go() {
+    let fixture = Fixture::new();
+    fixture.put("asked-1", &[]);
+    fixture.used_days_ago("asked-1", 100);
+    let store = Arc::clone(&fixture.store);
+    let ask = move || {
+        assert!(store.served(path("asked-1").hash()).expect("readable").is_some());
+    };
+    fixture.collect_interrupted(Arc::new(ask), nothing());
+    assert_eq!(fixture.names(), ["asked-1"]);
+}
+
+#[test]
+fn a_path_that_comes_again_while_it_is_to_go_stays() {
+    /// Puts a path again as soon as marking has begun: it was found to go by then.
+    struct PutsAgain<'a>(&'a Fixture, PathInfo);
+
+    impl granary_store::GcObserver for PutsAgain<'_> {
+        fn progress(&self, stage: granary_store::GcStage, done: u64, _total: u64) {
+            if stage == granary_store::GcStage::Marking && done == 1 {
+                self.0.store.put_path_info(self.1.clone()).expect("memory");
+            }
+        }
+    }
+
+    let fixture = Fixture::new();
+    fixture.put("again-1", &[]);
+    fixture.put("kept-1", &[]);
+    let again = fixture.store.path_info(path("again-1").hash()).expect("readable").expect("put");
+    fixture.used_days_ago("again-1", 100);
+    fixture
+        .retention
+        .collect_garbage(&NOTHING_OLD, &PutsAgain(&fixture, again))
+        .expect("nothing is damaged");
+    assert_eq!(fixture.names(), ["again-1", "kept-1"]);
+}
+
+#[test]
+fn what_comes_once_the_rest_is_condemned_stays() {
+    let fixture = Fixture::new();
+    fixture.put("kept-1", &[]);
+    let store = Arc::clone(&fixture.store);
+    let upload = move || {
+        let ingested = put_tree(&**store.castore(), &tree("new-1"));
+        let uploaded = UploadedNar {
+            node: ingested.node,
+            nar: ingested.nar,
+            file_hash: ingested.nar.nar_hash,
+            file_size: ingested.nar.nar_size,
+            compression: "none".to_owned(),
+            touched_unix_s: 0,
+        };
+        store.put_uploaded_nar("new.nar", &uploaded).expect("memory");
+        let mut batch = store.castore().batch().expect("memory");
+        let digest = batch.put_blob("a new log".into()).expect("memory");
+        batch.commit().expect("memory");
+        let content_type = "text/plain".to_owned();
+        let document = Document { digest, size_bytes: 9, content_type };
+        store.put_document(DocumentKind::Log, b"new.drv", &document).expect("memory");
+    };
+    fixture.collect_interrupted(nothing(), Arc::new(upload));
+    assert!(fixture.store.touch_uploaded_nar("new.nar").expect("readable").is_some());
+    let log = fixture.store.document(DocumentKind::Log, b"new.drv").expect("readable");
+    assert!(log.is_some());
 }
