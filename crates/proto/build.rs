@@ -7,7 +7,8 @@ use prost::Message;
 
 const TVIX: [&str; 2] = ["tvix/castore/v1/castore.proto", "tvix/store/v1/store.proto"];
 const SNIX: [&str; 2] = ["snix/castore/v1/castore.proto", "snix/store/v1/store.proto"];
-const GRANARY: [&str; 2] = ["granary/v1/store.proto", "granary/v1/retention.proto"];
+const GRANARY: [&str; 3] =
+    ["granary/v1/store.proto", "granary/v1/retention.proto", "granary/v1/integrity.proto"];
 
 /// What snix has renamed, and the Rust type of it. The rest of its messages kept their
 /// names.

@@ -35,6 +35,8 @@ mod blob;
 mod collect;
 mod record;
 
+mod integrity;
+
 mod memory;
 
 pub use batch::{Castore, Touch, WriteBatch};
@@ -46,6 +48,7 @@ pub use collect::{
 pub use digest::{BlobDigest, ChunkDigest, DIGEST_BYTES, DigestLengthError, DirectoryDigest};
 pub use directory::{Directory, DirectoryError, DirectoryService, MAX_DIRECTORY_ENTRIES};
 pub use error::{Chain, Detail, Error, Result};
+pub use integrity::{ObjectName, ObjectType, Severity};
 pub use memory::MemoryStore;
 pub use node::{
     MAX_NAME_BYTES, MAX_TARGET_BYTES, Node, NodeName, NodeNameError, SymlinkTarget,

@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) multi_frame_client: Vec<String>,
     #[serde(default, deserialize_with = "compression_level")]
     pub(crate) compression_level: Option<i32>,
+    pub(crate) scrub_rate: Option<u64>,
     #[serde(default, deserialize_with = "duration")]
     pub(crate) gc_interval: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
@@ -118,10 +119,11 @@ mod tests {
             "data-dir = '/srv/granary'\nlisten = ['127.0.0.1:0', 'unix:/run/granary']\n\
              signing-key = '/etc/key'\nallow-anonymous-writes = true\npriority = 50\n\
              multi-frame-client = ['other/']\n\
-             compression-level = 9\ngc-interval = '1d'\nkeep-for = '30d'\n\
+             compression-level = 9\nscrub-rate = 0\ngc-interval = '1d'\nkeep-for = '30d'\n\
              max-size = '2G'\nlease = '12h'\nlog = 'debug'\nlog-format = 'json'\n",
         )
         .expect("all of them are known");
+        assert_eq!(config.scrub_rate, Some(0));
         assert_eq!(config.data_dir, Some("/srv/granary".into()));
         assert_eq!(config.listen.len(), 2);
         assert_eq!(config.signing_key, Some("/etc/key".into()));

@@ -46,6 +46,15 @@ pub(crate) enum CliError {
     /// The store was opened, but part of it is damaged.
     #[error("{count} damaged {} in {}", places(*count), data_dir.display())]
     Damaged { count: usize, data_dir: PathBuf },
+    /// A repair could not mend everything.
+    #[error("{count} {} not be repaired", if *count == 1 { "thing could" } else { "things could" })]
+    NotRepaired { count: usize },
+    /// A verification found damage.
+    #[error("{errors} {} found", if *errors == 1 { "error" } else { "errors" })]
+    Unsound { errors: u64 },
+    /// A verification could not run, or not to its end.
+    #[error(transparent)]
+    NotVerified(Box<CliError>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,6 +101,11 @@ const NOT_FOUND: u8 = 3;
 const UNUSABLE: u8 = 4;
 /// Something that is stored is damaged.
 const DAMAGE: u8 = 5;
+/// `granary verify` found damage. It has codes of its own: whoever checks a store wants to know
+/// whether it is sound, and tell that from a check that could not run.
+const UNSOUND: u8 = 1;
+/// `granary verify` could not run.
+const NOT_VERIFIED: u8 = 2;
 
 /// The table of exit codes in `--help`.
 pub(crate) const EXIT_CODES: &str = "\
@@ -101,7 +115,8 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  not found: the path is not in the store, or there is no store
   4  the data directory is in use by another process, or of another format
-  5  part of what is stored is damaged";
+  5  part of what is stored is damaged
+Of verify: 0 no damage, 1 damage, 2 it could not run";
 
 impl CliError {
     /// Maps every error to how the command ends.
@@ -123,6 +138,15 @@ impl CliError {
                 Some("another --data-dir makes or uses another store".to_owned()),
             ),
             Self::Damaged { .. } => (DAMAGE, Some(damage_hint())),
+            Self::Unsound { .. } => (
+                UNSOUND,
+                Some("`granary repair --from URL` fetches what is damaged from another store".to_owned()),
+            ),
+            Self::NotRepaired { .. } => (
+                DAMAGE,
+                Some("another --from may have it; what is listed can be uploaded or imported again".to_owned()),
+            ),
+            Self::NotVerified(error) => (NOT_VERIFIED, error.ending().hint),
             Self::Store(error) | Self::Import(ImportError::Store(error)) => store_ending(error),
             Self::Import(error) => (FAILURE, import_hint(error)),
             Self::Listen(_) | Self::Output(_) | Self::System { .. } => (FAILURE, None),
@@ -147,6 +171,11 @@ impl CliError {
             }
             OpenError::Failed(error) => Self::Store(error),
         }
+    }
+
+    /// For `map_err` on what a verification needs.
+    pub(crate) fn not_verified(error: Self) -> Self {
+        Self::NotVerified(Box::new(error))
     }
 
     /// For `map_err` on a call to the system.

@@ -63,6 +63,8 @@ pub(crate) struct LocalStore {
     pub(crate) store: Arc<Store>,
     pub(crate) retention: LocalRetention,
     sums: Arc<Mutex<Option<Sums>>>,
+    /// Held by the one verification that may run.
+    pub(crate) verifying: Arc<Mutex<()>>,
 }
 
 /// Sums over all path infos.
@@ -79,7 +81,7 @@ impl LocalStore {
         let (castore, records) = (Arc::new(engine.clone()), Arc::new(engine.clone()));
         let store = Arc::new(Store::new(castore, records, StoreOptions { signing_key }));
         let retention = LocalRetention::new(Arc::clone(&store), Arc::new(engine.clone()), gc);
-        Self { engine, store, retention, sums: Arc::default() }
+        Self { engine, store, retention, sums: Arc::default(), verifying: Arc::default() }
     }
 
     /// The sums, which may be a little old: see [`SUM_VALIDITY_FACTOR`].

@@ -21,6 +21,7 @@ mod config;
 mod data_dir;
 
 mod daemon_file;
+mod integrity;
 mod local_store;
 mod signing_key;
 
@@ -29,6 +30,7 @@ mod upkeep;
 
 mod node_json;
 mod read_ahead;
+mod scrub;
 mod target;
 mod tree_path;
 

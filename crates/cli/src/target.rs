@@ -10,8 +10,8 @@ use clap::Args;
 use granary_castore::{Castore, Chain, Error};
 use granary_client::Client;
 use granary_store::{
-    GcOptions, ImportError, ImportObserver, PathInfo, PathInfoService, Retention, StatsSource,
-    StoreStats,
+    GcOptions, ImportError, ImportObserver, IntegritySource, PathInfo, PathInfoService, Retention,
+    StatsSource, StoreStats,
 };
 use tokio::runtime::{self, Runtime};
 
@@ -65,7 +65,12 @@ enum Kind {
 
 struct Remote {
     castore: Arc<dyn Castore>,
-    client: Client,
+    connection: Connection,
+}
+
+/// A connection to a store elsewhere.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
     /// Drives the connection; dropped behind the client.
     _runtime: Runtime,
 }
@@ -92,18 +97,9 @@ impl Target {
     }
 
     fn connect(url: &str) -> Result<Self> {
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(CONNECTION_THREADS)
-            .enable_all()
-            .build()
-            .map_err(CliError::system("start the threads of a connection"))?;
-        let client =
-            Client::connect(url, runtime.handle().clone()).map_err(|error| match error {
-                Error::Invalid(_) => CliError::Usage(Chain(&error).to_string()),
-                other => other.into(),
-            })?;
-        let castore = Arc::new(client.clone());
-        let kind = Kind::Remote(Remote { castore, client, _runtime: runtime });
+        let connection = Connection::open(url)?;
+        let castore = Arc::new(connection.client.clone());
+        let kind = Kind::Remote(Remote { castore, connection });
         Ok(Self { name: format!("the store at {url}"), kind })
     }
 
@@ -133,7 +129,15 @@ impl Target {
     pub(crate) fn path_infos(&self) -> &dyn PathInfoService {
         match &self.kind {
             Kind::Local(local) => &*local.store,
-            Kind::Remote(remote) => &remote.client,
+            Kind::Remote(remote) => &remote.connection.client,
+        }
+    }
+
+    /// What checks the store.
+    pub(crate) fn integrity(&self) -> &dyn IntegritySource {
+        match &self.kind {
+            Kind::Local(local) => local,
+            Kind::Remote(remote) => &remote.connection.client,
         }
     }
 
@@ -141,7 +145,7 @@ impl Target {
     pub(crate) fn retention(&self) -> &dyn Retention {
         match &self.kind {
             Kind::Local(local) => &local.retention,
-            Kind::Remote(remote) => &remote.client,
+            Kind::Remote(remote) => &remote.connection.client,
         }
     }
 
@@ -149,7 +153,7 @@ impl Target {
     pub(crate) fn stats(&self) -> Result<StoreStats> {
         match &self.kind {
             Kind::Local(local) => Ok(local.stats()?),
-            Kind::Remote(remote) => Ok(remote.client.stats()?),
+            Kind::Remote(remote) => Ok(remote.connection.client.stats()?),
         }
     }
 
@@ -162,9 +166,13 @@ impl Target {
     ) -> Result<PathInfo, ImportError> {
         match &self.kind {
             Kind::Local(local) => local.store.import_path(path, name, observer),
-            Kind::Remote(remote) => {
-                granary_store::import_path(&*remote.castore, &remote.client, path, name, observer)
-            }
+            Kind::Remote(remote) => granary_store::import_path(
+                &*remote.castore,
+                &remote.connection.client,
+                path,
+                name,
+                observer,
+            ),
         }
     }
 
@@ -174,6 +182,23 @@ impl Target {
             Kind::Local(local) => Ok(local.engine.close()?),
             Kind::Remote(_) => Ok(()),
         }
+    }
+}
+
+impl Connection {
+    /// Connects to the store at `url`.
+    pub(crate) fn open(url: &str) -> Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(CONNECTION_THREADS)
+            .enable_all()
+            .build()
+            .map_err(CliError::system("start the threads of a connection"))?;
+        let client =
+            Client::connect(url, runtime.handle().clone()).map_err(|error| match error {
+                Error::Invalid(_) => CliError::Usage(Chain(&error).to_string()),
+                other => other.into(),
+            })?;
+        Ok(Self { client, _runtime: runtime })
     }
 }
 

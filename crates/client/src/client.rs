@@ -20,8 +20,8 @@ use granary_proto::{
         directory_service_client::DirectoryServiceClient,
     },
     granary::{
-        StatsRequest, retention_service_client::RetentionServiceClient,
-        store_service_client::StoreServiceClient,
+        StatsRequest, integrity_service_client::IntegrityServiceClient,
+        retention_service_client::RetentionServiceClient, store_service_client::StoreServiceClient,
     },
     store::path_info_service_client::PathInfoServiceClient,
 };
@@ -30,8 +30,12 @@ use tokio::runtime::Handle;
 use tonic::{Code, transport::Channel};
 
 use crate::{
-    address, batch::Batch, blob_reader, blob_stream::BlobStream,
-    limits::MAX_RETENTION_ANSWER_BYTES, status,
+    address,
+    batch::Batch,
+    blob_reader,
+    blob_stream::BlobStream,
+    limits::{MAX_INTEGRITY_EVENT_BYTES, MAX_RETENTION_ANSWER_BYTES},
+    status,
 };
 
 /// The bytes of a length in front of the tree that verifies a blob.
@@ -152,6 +156,12 @@ impl Connection {
     pub(crate) fn path_infos(&self) -> PathInfoServiceClient<Channel> {
         PathInfoServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_PATH_INFO_BYTES)
+    }
+
+    /// What checks a store.
+    pub(crate) fn integrity(&self) -> IntegrityServiceClient<Channel> {
+        IntegrityServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_INTEGRITY_EVENT_BYTES)
     }
 
     /// What keeps things in a store.

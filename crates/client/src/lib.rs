@@ -1,4 +1,5 @@
-//! A store elsewhere: the service traits over a gRPC channel.
+//! A store elsewhere: the service traits over a gRPC channel; and plain binary caches, to be
+//! read ([`BinaryCache`]).
 //!
 //! [`Client`] speaks tvix's names of the services, so that the other end may be Granary,
 //! tvix-store or snix-store. What only Granary has (asking for many blobs at once, the
@@ -28,11 +29,15 @@ mod blob_reader;
 mod blob_stream;
 mod client;
 mod directories;
+mod integrity;
 mod path_infos;
 mod retention;
+
+mod binary_cache;
 
 mod batch;
 mod outgoing_directories;
 mod upload;
 
+pub use binary_cache::BinaryCache;
 pub use client::Client;

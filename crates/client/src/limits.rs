@@ -44,5 +44,9 @@ pub const MAX_REMEMBERED_BLOBS: usize = 1_000_000;
 /// if it had none.
 pub const MAX_CHUNK_BYTES: u64 = 16 << 20;
 
+/// Most bytes of one thing that a server tells of a verification: a finding names all objects
+/// that it concerns.
+pub const MAX_INTEGRITY_EVENT_BYTES: usize = 64 << 20;
+
 /// Longest answer about what is kept: the report of a collection of a very large store.
 pub const MAX_RETENTION_ANSWER_BYTES: usize = 64 << 20;

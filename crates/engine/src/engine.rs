@@ -2,10 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -19,6 +16,7 @@ use granary_castore::{
 use crate::{
     chunker::Chunker,
     compression::Compression,
+    damage::KnownDamage,
     disk::{Disk, OsDisk},
     format::{ObjectKind, StoreId},
     gc::{Found, Guard, Reliance, lease::LEASE_KIND},
@@ -29,6 +27,7 @@ use crate::{
     packs::Packs,
     read::{ChunkReader, DividedReader, blob_len, list_entries},
     stats::EngineStats,
+    verify::object_name,
     write::{Compressors, EngineBatch},
 };
 
@@ -48,7 +47,7 @@ pub const MAX_RECORD_WRITES_BYTES: usize = 16 << 20;
 /// is dropped, or [`close`](Self::close) is called, the store is closed.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// What the parts of an open store share. Fields are dropped in this order: threads that
@@ -73,8 +72,8 @@ pub(crate) struct Inner {
     /// Boundary and generation of a collection whose list the index has not followed.
     pub(crate) unfollowed: Mutex<Option<(u32, u64)>>,
     report: OpenReport,
-    /// Reads that found damage since the store was opened.
-    damaged_reads: AtomicU64,
+    /// What was found to be damaged since the store was opened.
+    pub(crate) damage: KnownDamage,
     _lock: Option<Lock>,
 }
 
@@ -135,7 +134,7 @@ impl Engine {
             dead_generation: Mutex::new(dead_generation),
             unfollowed: Mutex::new(None),
             report,
-            damaged_reads: AtomicU64::new(0),
+            damage: KnownDamage::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -166,8 +165,7 @@ impl Engine {
             directory_bytes: totals.directory_bytes,
             pack_count: self.inner.packs.count() as u64,
             stored_bytes: self.inner.stored_bytes()?,
-            damaged_count: self.inner.report.damage_count() as u64
-                + self.inner.damaged_reads.load(Ordering::Relaxed),
+            damaged_count: self.inner.report.damage_count() as u64 + self.inner.damage.count(),
         })
     }
 
@@ -229,10 +227,16 @@ impl Inner {
         Ok(pack.is_none_or(|pack| self.guard.lock().is_condemned(key, pack)))
     }
 
-    /// Counts and logs `error` if it says that a read found damage, and gives it back.
-    pub(crate) fn note_if_damage(&self, error: Error) -> Error {
+    /// Counts and logs `error` if it says that an object was found damaged when it was read, and
+    /// gives it back.
+    pub(crate) fn note_if_damage(
+        &self,
+        kind: ObjectKind,
+        digest: &[u8; 32],
+        error: Error,
+    ) -> Error {
         if matches!(error, Error::Corrupt(_)) {
-            self.damaged_reads.fetch_add(1, Ordering::Relaxed);
+            self.damage.add(object_name(kind, digest));
             tracing::error!(error = %Chain(&error), "damage found; it is not served");
         }
         error

@@ -39,6 +39,9 @@ mod write;
 
 mod open;
 
+mod damage;
+mod verify;
+
 mod engine;
 mod stats;
 
@@ -55,3 +58,4 @@ pub use open::{
 };
 pub use packs::PackId;
 pub use stats::EngineStats;
+pub use verify::{Effect, VerifyFinding, VerifyObserver, VerifyOptions, VerifyReport};

@@ -52,6 +52,11 @@ impl PackId {
         format!("{PACKS_DIR}/{self}.pack")
     }
 
+    /// From its 32 hexadecimal digits, as it is displayed; `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::from_file_name(&format!("{text}.pack"))
+    }
+
     /// From a file name without its directory; `None` if that is no pack's name.
     pub(crate) fn from_file_name(name: &str) -> Option<Self> {
         let hex = name.strip_suffix(".pack")?;
@@ -133,10 +138,15 @@ impl Packs {
         self.ids.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// The name of a pack, if there is one with that handle.
+    pub(crate) fn known_id(&self, handle: u32) -> Option<PackId> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&handle).copied()
+    }
+
     fn id(&self, handle: u32) -> Result<PackId> {
-        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
-        let id = ids.get(&handle).copied();
-        id.ok_or_else(|| Error::corrupt(format!("the index names pack {handle}, which is unknown")))
+        self.known_id(handle).ok_or_else(|| {
+            Error::corrupt(format!("the index names pack {handle}, which is unknown"))
+        })
     }
 
     fn file(&self, handle: u32) -> Result<(PackId, Arc<dyn DiskFile>)> {
@@ -165,6 +175,12 @@ impl Packs {
             return Err(self.damaged(location, "the frame is shorter than the index says"));
         }
         Ok(raw.slice(start..start + len))
+    }
+
+    /// Forgets what is kept in memory of the frame that an object lies in: what is read next of
+    /// it comes from the disk.
+    pub(crate) fn forget_frame(&self, location: &Location) {
+        self.frames.remove(&(location.pack, location.frame_offset));
     }
 
     /// The raw bytes of the frame that an object lies in, for whoever wants but some of them

@@ -21,6 +21,6 @@ pub struct EngineStats {
     pub pack_count: u64,
     /// Bytes of all packs.
     pub stored_bytes: u64,
-    /// Damage that opening found, and reads that found damage since.
+    /// Damage that opening found, and objects that reads and verifications found damaged since.
     pub damaged_count: u64,
 }

@@ -29,13 +29,15 @@ pub fn check(data: &[u8]) {
     let _caught = CaughtPanics::allow();
     let store = engine_store();
     let mut script = Script::new(data);
-    let index = if script.u8() & FILES == 0 {
-        edited_entries(&mut script)
-    } else {
-        edited_files(&mut script)
-    };
+    let has_damaged_files = script.u8() & FILES != 0;
+    let index =
+        if has_damaged_files { edited_files(&mut script) } else { edited_entries(&mut script) };
     let disk = disk_with(&store.files);
     match open(&disk, index.path(), false) {
+        Ok(engine) if has_damaged_files => {
+            let read = store.read_all(&engine);
+            assert_eq!(read.absent, 0, "what is lost in the index is not lost: {read:?}");
+        }
         Ok(engine) => read(&engine),
         // It may also say that some pack is in an impossible state; building it anew helps.
         Err(OpenError::Failed(_)) => {}

@@ -64,8 +64,10 @@ received! {
     granary::AddPinRequest, granary::AddPinResponse, granary::CollectGarbageEvent,
     granary::CollectGarbageRequest, granary::DeletePathsRequest, granary::DeletePathsResponse,
     granary::ListPinsRequest, granary::MissingBlobsRequest, granary::MissingBlobsResponse,
-    granary::Pin, granary::RemovePinRequest, granary::RemovePinResponse, granary::StatsRequest,
-    granary::StatsResponse, granary::WhyRequest, granary::WhyResponse,
+    granary::Pin, granary::QuarantineRequest, granary::QuarantineResponse,
+    granary::RemovePinRequest, granary::RemovePinResponse, granary::StatsRequest,
+    granary::StatsResponse, granary::VerifyEvent, granary::VerifyRequest, granary::WhyRequest,
+    granary::WhyResponse,
     store::CalculateNarResponse, store::GetPathInfoRequest, store::ListPathInfoRequest,
 }
 

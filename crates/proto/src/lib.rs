@@ -27,6 +27,7 @@ mod field;
 mod fields;
 
 mod directory;
+mod integrity;
 mod node;
 mod path_info;
 mod retention;
@@ -41,6 +42,7 @@ pub use generated::{
     granary::v1 as granary,
     tvix::{castore::v1 as castore, store::v1 as store},
 };
+pub use integrity::store_path;
 pub use node::{anonymous_node, named_node};
 pub use path_info::nar_digest;
 
@@ -72,6 +74,9 @@ pub const MAX_PATH_INFO_BYTES: usize = 4 << 20;
 /// Most bytes of one encoded [`castore::StatBlobResponse`]: what a client that raises no
 /// limit can receive.
 pub const MAX_STAT_BYTES: usize = 4 << 20;
+
+/// Most objects, store paths and packs in one [`granary::QuarantineRequest`].
+pub const MAX_QUARANTINED: usize = 16_384;
 
 /// Most digests in one [`granary::MissingBlobsRequest`].
 pub const MAX_MISSING_BLOBS: usize = 16_384;

@@ -109,10 +109,7 @@ impl Store {
 
 /// A record as it is found.
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<StoredDocument> {
-    let what = || {
-        let name = key.get(1..).unwrap_or_default();
-        format!("the record of document \"{}\"", name.escape_ascii())
-    };
+    let what = || format!("the record of {}", describe(key));
     let record: DocumentRecord = record_value::decode(what, value)?;
     let document = Document {
         digest: BlobDigest::from_bytes(record.digest),
@@ -120,6 +117,11 @@ pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<StoredDocument> {
         content_type: record.content_type,
     };
     Ok(StoredDocument { document, put_unix_s: record.put_unix_s })
+}
+
+/// Names the document under `key`.
+pub(crate) fn describe(key: &[u8]) -> String {
+    format!("document \"{}\"", key.get(1..).unwrap_or_default().escape_ascii())
 }
 
 /// Sort and name that stand in a key.

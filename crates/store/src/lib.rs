@@ -56,14 +56,26 @@ mod upload;
 
 mod retention;
 
+mod doubt;
+mod integrity;
+mod repair;
+mod verify;
+
 pub use document::{Document, DocumentKind};
 pub use import::{ImportError, ImportObserver, import_path, ingest_path};
 pub use ingest::{IngestError, IngestedNar, MAX_WHOLE_FILE_BYTES, ingest_nar};
+pub use integrity::{
+    DamagedObject, Finding, IntegritySource, PackPlace, QuarantineRequest, Quarantined,
+    VerifyCounts, VerifyObserver, VerifyOptions, VerifyPhase, VerifyProgress, VerifyReport,
+};
 pub use nar_pieces::{NarPiece, NarPieces, PIECE_BYTES, StoredBytes};
 pub use nar_plan::{MAX_PLAN_BYTES, NarPlan, PlannedBlob, RenderError};
 pub use narinfo_upload::NarInfoRejection;
 pub use path_info::{NarDigest, NarFacts, PathInfo, PathInfoService};
 pub use plan_cache::MAX_CACHED_PLAN_BYTES;
+pub use repair::{
+    NarSource, OfferedNar, RepairObserver, RepairReport, RepairSource, RepairTarget, repair,
+};
 pub use retention::{
     DeleteOptions, Deleted, GcObserver, GcOptions, GcReport, GcStage, Keeper, LocalRetention,
     MAX_PIN_NAME_BYTES, Package, Pin, PinTarget, Retention, Why,
@@ -75,3 +87,4 @@ pub use tracked_records::Provenance;
 pub use tree_builder::MAX_OPEN_ENTRIES;
 pub use tree_walk::MAX_TREE_ENTRIES;
 pub use upload::{TOUCH_INTERVAL_S, UploadedNar};
+pub use verify::{PathsReport, Unreadable};

@@ -176,7 +176,7 @@ impl Store {
 }
 
 /// Whether what a path info says agrees with the contents; else what does not.
-fn check_facts(facts: &NarFacts, nar: &NarDigest) -> Result<(), String> {
+pub(crate) fn check_facts(facts: &NarFacts, nar: &NarDigest) -> Result<(), String> {
     let size_is_known = facts.nar_size != 0;
     if size_is_known && facts.nar_size != nar.nar_size {
         return Err(format!(

@@ -158,7 +158,7 @@ pub(crate) fn decode_record(key: &[u8], value: &[u8]) -> Result<UploadedNar> {
 mod tests {
     use std::sync::Arc;
 
-    use granary_castore::{BlobDigest, Castore as _, MemoryStore, RecordStore};
+    use granary_castore::{BlobDigest, MemoryStore, RecordStore};
 
     use super::*;
     use crate::{PathInfoService, StoreOptions};
@@ -200,13 +200,13 @@ mod tests {
     #[test]
     fn is_touched_at_most_once_an_hour() {
         let (store, memory) = store();
-        // Only of what is there it is of use to know.
-        let mut batch = memory.batch().expect("memory");
-        batch.put_blob(Bytes::from_static(b"x")).expect("memory");
         let stored =
             || memory.record(kinds::UPLOADED_NAR, b"a.nar").expect("memory").expect("it was put");
         store.put_uploaded_nar_at("a.nar", &uploaded(), 1_000).expect("memory");
-        assert_eq!(store.touch_uploaded_nar_at("a.nar", 1_000).expect("memory"), None);
+        let gone = store.touch_uploaded_nar_at("a.nar", 1_000).expect("memory");
+        assert_eq!(gone, None, "its contents are not there");
+        let mut batch = store.castore().batch().expect("memory");
+        batch.put_blob(Bytes::from_static(b"x")).expect("memory");
         batch.commit().expect("memory");
         let first = stored();
         for now_s in [0, 1_000, 1_000 + TOUCH_INTERVAL_S - 1] {

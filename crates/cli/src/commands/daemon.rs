@@ -21,7 +21,9 @@ use crate::{
     data_dir,
     error::{CliError, Result},
     local_store::{self, EngineSettings, LocalStore},
-    log, output, quantity, signing_key,
+    log, output, quantity,
+    scrub::{self, Scrub},
+    signing_key,
     upkeep::{self, Upkeep},
 };
 
@@ -110,6 +112,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     lease: Option<Duration>,
 
+    /// Read everything that is stored, slowly, to find damage: so many MiB a second, 4 by default,
+    /// and at most once a day; 0 does not
+    #[arg(long, value_name = "MIB")]
+    scrub_rate: Option<u64>,
+
     /// Log what this lets through: a level (error, warn, info, debug, trace), or levels for
     /// parts, as in info,granary_engine=debug
     ///
@@ -131,6 +138,7 @@ struct Settings {
     priority: Option<u32>,
     multi_frame_clients: Vec<String>,
     compression_level: Option<i32>,
+    scrub_rate: u64,
     gc_interval: Option<Duration>,
     gc: GcOptions,
     lease: Option<Duration>,
@@ -161,6 +169,7 @@ impl Settings {
             priority: args.priority.or(config.priority),
             multi_frame_clients: [args.multi_frame_client, config.multi_frame_client].concat(),
             compression_level: args.compression_level.or(config.compression_level),
+            scrub_rate: args.scrub_rate.or(config.scrub_rate).unwrap_or(scrub::DEFAULT_MIB_PER_S),
             gc_interval: args
                 .gc_interval
                 .or(config.gc_interval)
@@ -199,9 +208,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let local = LocalStore::new(engine, Some(signing_key), settings.gc);
     let upkeep = Upkeep::start(local.clone(), settings.gc_interval)?;
+    let scrub = Scrub::start(local.engine.clone(), &settings.data_dir, settings.scrub_rate)?;
     let runtime = Runtime::new().map_err(CliError::system("start the threads of the daemon"))?;
     let served = runtime.block_on(serve(&settings, &local));
     runtime.shutdown_timeout(BLOCKING_GRACE);
+    drop(scrub);
     drop(upkeep);
     upkeep::flush(&local);
     // IMPORTANT: behind everything that writes, and also if serving failed.
@@ -242,6 +253,7 @@ async fn router(settings: &Settings, local: &LocalStore) -> Router {
         castore: Arc::clone(local.store.castore()),
         path_infos: local.store.clone(),
         stats: Arc::new(local.clone()),
+        integrity: Some(Arc::new(local.clone())),
         retention: Some(Arc::new(local.retention.clone())),
     };
     grpc::router(services)
@@ -352,6 +364,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_help() {
         assert_eq!(HttpOptions::default().priority, 30);
+        assert_eq!(scrub::DEFAULT_MIB_PER_S, 4);
         assert_eq!(quantity::duration("90d"), Ok(GcOptions::DEFAULT_KEEP_FOR));
         assert_eq!(quantity::duration("24h"), Ok(granary_engine::DEFAULT_LEASE));
         assert_eq!(quantity::permille("8"), Ok(GcOptions::DEFAULT_MAX_UNUSED_PERMILLE));

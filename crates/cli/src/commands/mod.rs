@@ -15,7 +15,9 @@ mod pin;
 mod why;
 
 mod recover;
+mod repair;
 mod stats;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -54,6 +56,8 @@ enum Command {
     Gc(gc::Args),
     Recover(recover::Args),
     Stats(stats::Args),
+    Verify(verify::Args),
+    Repair(repair::Args),
 }
 
 /// What commands other than the daemon log unless the environment says otherwise.
@@ -68,8 +72,8 @@ impl Cli {
             return daemon::run(args);
         }
         let default_log = match &self.command {
-            // It reports itself what else would be logged.
-            Command::Recover(_) => "off",
+            // They report themselves what else would be logged.
+            Command::Recover(_) | Command::Verify(_) | Command::Repair(_) => "off",
             _ => DEFAULT_LOG,
         };
         let filter = log::from_environment();
@@ -87,6 +91,8 @@ impl Cli {
             Command::Gc(args) => gc::run(&args),
             Command::Recover(args) => recover::run(&args),
             Command::Stats(args) => pipe(stats::run(&args)),
+            Command::Verify(args) => verify::run(&args),
+            Command::Repair(args) => repair::run(&args),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "daemon", "import", "ls", "cat", "nar", "info", "pin", "delete", "why", "gc", "recover",
-    "stats",
+    "stats", "verify", "repair",
 ];
 
 #[test]

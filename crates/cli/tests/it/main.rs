@@ -20,7 +20,9 @@ mod full_disk;
 mod hostile;
 mod many_clients;
 
+mod integrity;
 mod kill;
 mod large;
 mod recovery;
+mod repair;
 mod retention;

@@ -189,6 +189,15 @@ impl Daemon {
         assert!(elapsed < STOP_TIME, "it took {elapsed:?}");
     }
 
+    /// Stops it, which must go well, and returns what it logged.
+    pub(crate) fn stop_for_log(mut self) -> String {
+        let mut stderr = self.child.stderr.take().expect("it is a pipe");
+        self.stop();
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).expect("it is text");
+        log
+    }
+
     /// Kills it, as a crash would.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::KILL);
@@ -202,6 +211,26 @@ impl Drop for Daemon {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Flips a bit where `contents`, which do not compress, lie in a pack.
+pub(crate) fn damage(data_dir: &Path, contents: &[u8]) {
+    let needle = &contents[contents.len() / 2..][..40];
+    for entry in fs::read_dir(data_dir.join("packs")).expect("a store has packs") {
+        let pack = entry.expect("an entry").path();
+        let mut bytes = fs::read(&pack).expect("it can be read");
+        let found = bytes.windows(needle.len()).position(|window| window == needle);
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            // In its place: a daemon may have it open.
+            let file = fs::OpenOptions::new().write(true).open(&pack);
+            let file = file.expect("it can be written");
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64)
+                .expect("the disk takes it");
+            return;
+        }
+    }
+    panic!("it lies in no pack");
 }
 
 /// A whole blob of a daemon; `None` if it is not there.

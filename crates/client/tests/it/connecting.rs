@@ -39,6 +39,7 @@ fn unix_sockets() {
         castore: Arc::new(MemoryStore::default()),
         path_infos: Arc::new(Server::over(Arc::new(MemoryStore::default())).connect()),
         stats: Arc::new(FixedStats),
+        integrity: None,
         retention: None,
     };
     let router = runtime.block_on(granary_server::grpc::router(services));

@@ -39,8 +39,13 @@ fn a_large_blob_that_never_ends_is_not_stored() {
 fn read_only() -> Server {
     let castore = Arc::new(MemoryStore::default());
     let path_infos = Arc::new(Server::over(castore.clone()).connect());
-    let services =
-        GrpcServices { castore, path_infos, stats: Arc::new(FixedStats), retention: None };
+    let services = GrpcServices {
+        castore,
+        path_infos,
+        stats: Arc::new(FixedStats),
+        retention: None,
+        integrity: None,
+    };
     let runtime = runtime();
     let router = runtime.block_on(grpc::router(services));
     let deny = axum::middleware::map_request(|mut request: axum::extract::Request| async move {

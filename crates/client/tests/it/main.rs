@@ -6,3 +6,4 @@ mod conformance;
 mod connecting;
 mod foreign;
 mod giving_up;
+mod integrity;

@@ -10,6 +10,8 @@ use granary_server::{
     grpc::{self, GrpcServices},
 };
 use granary_store::{StatsSource, Store, StoreOptions, StoreStats};
+
+use crate::integrity::FixedIntegrity;
 use tokio::runtime::{Builder, Runtime};
 
 /// A server and the threads it runs on. It ends when it is dropped.
@@ -28,6 +30,7 @@ impl Server {
             castore,
             path_infos: Arc::new(store),
             stats: Arc::new(FixedStats),
+            integrity: Some(Arc::new(FixedIntegrity)),
             retention: None,
         };
         let runtime = runtime();

@@ -187,6 +187,16 @@ impl PackedFrame {
         contents_tag(digests) == self.header.contents_tag
     }
 
+    /// Length of its stored bytes.
+    pub(crate) fn stored_len(&self) -> u64 {
+        self.header.stored_len.into()
+    }
+
+    /// Whether its tag is that of `objects`, which lie in its raw bytes.
+    pub(crate) fn is_tagged(&self, raw: &[u8], objects: &[Object]) -> bool {
+        self.holds(digests(raw, objects))
+    }
+
     /// Its raw bytes as one zstd frame: the stored one, or one that does not compress.
     pub(crate) fn zstd(&self) -> Bytes {
         let stored = self.bytes.slice(FRAME_HEADER_BYTES..);

@@ -145,6 +145,10 @@ impl<'a> Tracer<'a> {
         match self.engine.index.located(ObjectKind::Chunk, digest)? {
             Some(Located::Frame(location)) => {
                 self.stored_bytes += self.shares.stored_bytes(self.engine, &location);
+                if location.len as usize <= self.engine.chunker.min_bytes() {
+                    // What is so short is never divided.
+                    return Ok(());
+                }
             }
             Some(Located::Patched(_)) => self.patched(digest, visit)?,
             None => {}

@@ -17,6 +17,7 @@ mod update;
 mod flusher;
 mod memory;
 mod merged;
+mod scan;
 mod tables;
 mod tree_files;
 
@@ -39,6 +40,7 @@ use tables::Tables;
 
 pub(crate) use entry::{Located, Location, PackEntry, State, Totals, Watermark};
 pub(crate) use error::IndexError;
+pub(crate) use scan::IndexedObject;
 pub(crate) use update::{Novelty, Update};
 
 /// How many packs are looked at together.

@@ -39,9 +39,9 @@ pub(crate) struct ScanEnd {
 
 /// What is checked: nothing that is wrong on the disk is an error, only that the disk does
 /// not answer is.
-type Checked<T> = Result<std::result::Result<T, Malformed>>;
+pub(crate) type Checked<T> = Result<std::result::Result<T, Malformed>>;
 
-type Segment = (SegmentHeader, Vec<Record>);
+pub(crate) type Segment = (SegmentHeader, Vec<Record>);
 
 /// Reads the segments of one pack.
 pub(crate) struct Scanner<'a> {
@@ -54,7 +54,12 @@ pub(crate) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(file: &'a dyn DiskFile, store_id: StoreId) -> Result<Self> {
-        let limit = file.len()?.min(MAX_PACK_BYTES);
+        Self::up_to(file, store_id, MAX_PACK_BYTES)
+    }
+
+    /// As if the pack ended at `limit`.
+    pub(crate) fn up_to(file: &'a dyn DiskFile, store_id: StoreId, limit: u64) -> Result<Self> {
+        let limit = file.len()?.min(MAX_PACK_BYTES).min(limit);
         let mut scanner = Self { file, store_id, limit, footer: None };
         if let Some((at, footer)) = scanner.find_footer()? {
             (scanner.limit, scanner.footer) = (at, Some(footer));
@@ -97,6 +102,13 @@ impl<'a> Scanner<'a> {
                         break;
                     };
                     end.damage.push((offset, problem));
+                    // If only a frame is damaged, all else that the segment brought is there.
+                    if let Ok((header, records)) = self.records(offset)?
+                        && offset + header.segment_len() == next
+                    {
+                        on_segment(offset, &header, records)?;
+                        end.segment_offsets.push(offset);
+                    }
                     offset = next;
                 }
             }
@@ -144,6 +156,16 @@ impl<'a> Scanner<'a> {
         Ok((offset == to).then_some(offsets))
     }
 
+    /// Where the segments must end.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Where the footer says that segments begin, if the pack has a valid one.
+    pub(crate) fn footer_offsets(&self) -> Option<&[u64]> {
+        self.footer.as_ref().map(|footer| &footer.segment_offsets[..])
+    }
+
     /// Whether there is a valid segment anywhere in the pack.
     pub(crate) fn has_segments(&self) -> Result<bool> {
         Ok(self.find_segment(0)?.is_some())
@@ -151,13 +173,22 @@ impl<'a> Scanner<'a> {
 
     /// The first valid segment at or behind `from`.
     fn find_segment(&self, from: u64) -> Result<Option<u64>> {
+        self.find(from, &|offset| Ok(self.segment(offset)?.is_ok()))
+    }
+
+    /// The first segment at or behind `from` whose records are valid, whatever its frames are.
+    pub(crate) fn find_records(&self, from: u64) -> Result<Option<u64>> {
+        self.find(from, &|offset| Ok(self.records(offset)?.is_ok()))
+    }
+
+    fn find(&self, from: u64, is_valid: &dyn Fn(u64) -> Result<bool>) -> Result<Option<u64>> {
         let mut window_at = from;
         while window_at < self.limit {
             let window = self.file.read_at(window_at, SEARCH_BYTES + SEGMENT_HEADER_BYTES)?;
             let mut position = 0;
             while let Some(found) = SegmentHeader::find(&window, position) {
                 let offset = window_at + found as u64;
-                if found < SEARCH_BYTES && self.segment(offset)?.is_ok() {
+                if found < SEARCH_BYTES && is_valid(offset)? {
                     return Ok(Some(offset));
                 }
                 position = found + 1;
@@ -177,7 +208,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The header and the records of a segment, checked.
-    fn records(&self, offset: u64) -> Checked<Segment> {
+    pub(crate) fn records(&self, offset: u64) -> Checked<Segment> {
         let header = match self.header(offset)? {
             Ok(header) => header,
             Err(problem) => return Ok(Err(problem)),

@@ -7,6 +7,7 @@ use granary_castore::{BlobDigest, BlobExtent, Error, Result};
 
 use crate::{
     engine::Inner,
+    format::ObjectKind,
     index::{Located, Location},
 };
 
@@ -95,7 +96,7 @@ impl FrameExtent {
     }
 
     /// All of its bytes out of those of its frame, each chunk checked.
-    fn checked(&self, frame: &Bytes) -> Result<Bytes> {
+    fn checked(&self, frame: &Bytes) -> Result<Bytes, Harm> {
         let start = self.first.offset as usize;
         let whole = usize::try_from(self.size_bytes)
             .ok()
@@ -104,7 +105,7 @@ impl FrameExtent {
             .map(|end| frame.slice(start..end))
             .ok_or_else(|| {
                 let problem = "the frame is shorter than the index says";
-                self.engine.packs.damaged(&self.first, problem)
+                self.harm(self.engine.packs.damaged(&self.first, problem))
             })?;
         let mut has_other_literals = false;
         let mut rest = &whole[..];
@@ -113,7 +114,8 @@ impl FrameExtent {
             match part {
                 Part::Chunk { digest, .. } => {
                     if blake3::hash(bytes) != *digest {
-                        return Err(Error::corrupt("its bytes have another digest"));
+                        let error = Error::corrupt("its bytes have another digest");
+                        return Err(Harm { digest: *digest, error });
                     }
                 }
                 Part::Literals(wanted) => has_other_literals |= wanted != bytes,
@@ -156,12 +158,24 @@ impl FrameExtent {
         Ok(bytes.into())
     }
 
-    fn describe(&self, error: Error) -> Error {
+    /// That all of it is harmed.
+    fn harm(&self, error: Error) -> Harm {
         // It begins with a chunk.
-        let digest = BlobDigest::from_bytes(self.parts[0].digest());
-        let error = error.while_doing(format!("reading chunk {digest} and what lies behind it"));
-        self.engine.note_if_damage(error)
+        Harm { digest: self.parts[0].digest(), error }
     }
+
+    fn describe(&self, harm: Harm) -> Error {
+        let Harm { digest, error } = harm;
+        let chunk = BlobDigest::from_bytes(digest);
+        let error = error.while_doing(format!("reading chunk {chunk} and what lies behind it"));
+        self.engine.note_if_damage(ObjectKind::Chunk, &digest, error)
+    }
+}
+
+/// An error, and the first chunk that cannot be read because of it.
+struct Harm {
+    digest: [u8; 32],
+    error: Error,
 }
 
 impl BlobExtent for FrameExtent {
@@ -177,10 +191,10 @@ impl BlobExtent for FrameExtent {
         } else {
             packs.frame(&self.first)
         };
-        match frame.and_then(|frame| self.checked(&frame)) {
+        match frame.map_err(|error| self.harm(error)).and_then(|frame| self.checked(&frame)) {
             Ok(bytes) => Ok(bytes),
             Err(_) if self.may_be_moved() => self.read_apart(),
-            Err(error) => Err(self.describe(error)),
+            Err(harm) => Err(self.describe(harm)),
         }
     }
 
@@ -192,7 +206,7 @@ impl BlobExtent for FrameExtent {
             Ok(frame) => frame,
             // Whoever reads the bytes will find it.
             Err(_) if self.may_be_moved() => return Ok(None),
-            Err(error) => return Err(self.describe(error)),
+            Err(error) => return Err(self.describe(self.harm(error))),
         };
         // If it does not hold just these, there are other literals between them, or empty
         // objects, or another frame lies in its place: whoever reads the bytes will tell.
@@ -229,9 +243,10 @@ impl BlobExtent for PatchedExtent {
             return Ok(chunk);
         }
         let (digest, size_bytes) = (BlobDigest::from_bytes(self.digest), self.size_bytes);
-        Err(self.engine.note_if_damage(Error::corrupt(format!(
+        let error = Error::corrupt(format!(
             "chunk {digest} has {} bytes instead of {size_bytes}",
             chunk.len()
-        ))))
+        ));
+        Err(self.engine.note_if_damage(ObjectKind::Chunk, &self.digest, error))
     }
 }

@@ -13,6 +13,11 @@ impl Inner {
     /// The bytes of an object, which have the digest that was asked for; `None` if it is
     /// not stored.
     pub(crate) fn object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
+        self.try_object(kind, digest).map_err(|error| self.note_if_damage(kind, digest, error))
+    }
+
+    /// As [`object`](Self::object), for who looks for damage: it is neither counted nor logged.
+    pub(crate) fn try_object(&self, kind: ObjectKind, digest: &[u8; 32]) -> Result<Option<Bytes>> {
         loop {
             let removals = self.packs.removals();
             let Some(located) = self.index.located(kind, digest)? else { return Ok(None) };
@@ -31,8 +36,7 @@ impl Inner {
                 Err(_) if self.index.located(kind, digest)? != Some(located) => {}
                 Err(error) => {
                     let what = describe(kind, digest);
-                    let error = error.while_doing(format!("reading {what}"));
-                    return Err(self.note_if_damage(error));
+                    return Err(error.while_doing(format!("reading {what}")));
                 }
             }
         }
@@ -60,7 +64,8 @@ impl Inner {
                 "{object} was garbage and has been collected while it was read"
             ));
         }
-        self.note_if_damage(Error::corrupt(format!("{object} is missing")))
+        let error = Error::corrupt(format!("{object} is missing"));
+        self.note_if_damage(kind, digest, error)
     }
 
     /// Whether an object is in the index.
@@ -71,11 +76,20 @@ impl Inner {
     /// Where the patch of a chunk lies, and the digest of its base; `None` if it is no patched
     /// chunk.
     pub(crate) fn patch_and_base(&self, digest: &[u8; 32]) -> Result<Option<(Location, [u8; 32])>> {
+        self.try_patch_and_base(digest)
+            .map_err(|error| self.note_if_damage(ObjectKind::Chunk, digest, error))
+    }
+
+    /// As [`patch_and_base`](Self::patch_and_base), for who looks for damage.
+    pub(crate) fn try_patch_and_base(
+        &self,
+        digest: &[u8; 32],
+    ) -> Result<Option<(Location, [u8; 32])>> {
         let located = self.index.located(ObjectKind::Chunk, digest)?;
         let Some(Located::Patched(location)) = located else { return Ok(None) };
         let patches = self.patches(&location).map_err(|error| {
             let what = describe(ObjectKind::Chunk, digest);
-            self.note_if_damage(error.while_doing(format!("reading the patch of {what}")))
+            error.while_doing(format!("reading the patch of {what}"))
         })?;
         Ok(Some((location, patches.base)))
     }
@@ -125,7 +139,8 @@ impl Inner {
         });
         len.map(u64::from).map_err(|error| {
             let chunk = describe(ObjectKind::Chunk, digest);
-            self.note_if_damage(error.while_doing(format!("finding the length of {chunk}")))
+            let error = error.while_doing(format!("finding the length of {chunk}"));
+            self.note_if_damage(ObjectKind::Chunk, digest, error)
         })
     }
 

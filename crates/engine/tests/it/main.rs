@@ -17,5 +17,6 @@ mod references;
 mod reopen;
 mod sequences;
 mod support;
+mod verify;
 mod visibility;
 mod workload;

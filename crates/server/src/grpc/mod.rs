@@ -10,6 +10,7 @@ mod bao;
 mod blob;
 mod blocking;
 mod directory;
+mod integrity;
 mod names;
 mod path_info;
 mod permission;

@@ -6,17 +6,18 @@ use axum::{Router, response::IntoResponse};
 use granary_castore::Castore;
 use granary_proto::{
     FILE_DESCRIPTOR_SET, MAX_BLOB_CHUNK_BYTES, MAX_DIRECTORY_BYTES, MAX_MISSING_BLOBS,
-    MAX_PATH_INFO_BYTES,
+    MAX_PATH_INFO_BYTES, MAX_QUARANTINED,
     castore::{
         blob_service_server::BlobServiceServer, directory_service_server::DirectoryServiceServer,
     },
     granary::{
+        integrity_service_server::{self, IntegrityServiceServer},
         retention_service_server::{self, RetentionServiceServer},
         store_service_server::{self, StoreServiceServer},
     },
     store::path_info_service_server::PathInfoServiceServer,
 };
-use granary_store::{PathInfoService, Retention, StatsSource};
+use granary_store::{IntegritySource, PathInfoService, Retention, StatsSource};
 use http::{StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tonic_health::ServingStatus;
@@ -25,6 +26,7 @@ use tower::{Service, ServiceExt, service_fn};
 use super::{
     blob::Blobs,
     directory::Directories,
+    integrity::Integrity,
     names::{self, Names},
     path_info::PathInfos,
     retention,
@@ -35,6 +37,10 @@ use super::{
 /// bytes. One digest more fits, so that it is the handler who refuses it.
 const MAX_MISSING_BLOBS_BYTES: usize = (MAX_MISSING_BLOBS + 1) * (2 + 32);
 
+/// Most bytes of an encoded `QuarantineRequest`: objects with their digests, store paths of at
+/// most 235 bytes, and packs. One more of each fits, so that it is the handler who refuses it.
+const MAX_QUARANTINE_BYTES: usize = (MAX_QUARANTINED + 1) * (40 + 240 + 40);
+
 /// What the services speak for.
 #[derive(Clone)]
 pub struct GrpcServices {
@@ -44,6 +50,8 @@ pub struct GrpcServices {
     pub path_infos: Arc<dyn PathInfoService>,
     /// The numbers of the store.
     pub stats: Arc<dyn StatsSource>,
+    /// What checks the store; without it there is no such service.
+    pub integrity: Option<Arc<dyn IntegritySource>>,
     /// What is kept and what goes, if the contents can be collected.
     pub retention: Option<Arc<dyn Retention>>,
 }
@@ -55,7 +63,7 @@ pub struct GrpcServices {
 /// A request may write if it has an [`Access`](crate::Access) in its extensions that says
 /// so.
 pub async fn router(services: GrpcServices) -> Router {
-    let GrpcServices { castore, path_infos, stats, retention } = services;
+    let GrpcServices { castore, path_infos, stats, integrity, retention } = services;
     let blobs = BlobServiceServer::new(Blobs::new(castore.clone()))
         .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES);
     let directories = DirectoryServiceServer::new(Directories { castore: castore.clone() })
@@ -76,6 +84,13 @@ pub async fn router(services: GrpcServices) -> Router {
     router = both_names(router, names::DIRECTORIES, directories);
     router = both_names(router, names::PATH_INFOS, path_infos);
     router = one_name(router, store);
+    if let Some(source) = integrity {
+        let name = integrity_service_server::SERVICE_NAME;
+        health.set_service_status(name, ServingStatus::Serving).await;
+        let integrity = IntegrityServiceServer::new(Integrity { source })
+            .max_decoding_message_size(MAX_QUARANTINE_BYTES);
+        router = one_name(router, integrity);
+    }
     if let Some(retention) = retention {
         health
             .set_service_status(retention_service_server::SERVICE_NAME, ServingStatus::Serving)

@@ -15,3 +15,4 @@ mod provenance;
 mod retention;
 mod round_trip;
 mod serving;
+mod verify;

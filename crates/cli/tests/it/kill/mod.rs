@@ -1,6 +1,7 @@
 //! Kill -9 in the middle of writing: what was acknowledged is there afterwards, and the rest
 //! can be written again.
 
+mod gc;
 mod import;
 mod push;
 mod recover;

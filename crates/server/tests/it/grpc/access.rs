@@ -6,7 +6,7 @@ use axum::Extension;
 use granary_castore::{BlobDigest, MemoryStore};
 use granary_proto::{
     castore::{BlobChunk, Directory, StatBlobRequest},
-    granary::MissingBlobsRequest,
+    granary::{MissingBlobsRequest, QuarantineRequest, VerifyRequest},
     snix,
     store::PathInfo,
 };
@@ -28,6 +28,11 @@ async fn without_leave_every_put_is_refused_and_reads_go_on() {
     refused(server.directories().put(directory()).await, Code::PermissionDenied, start);
     let path_info = PathInfo::default();
     refused(server.path_infos().put(path_info).await, Code::PermissionDenied, start);
+
+    let verify = VerifyRequest::default();
+    refused(server.integrity().verify(verify).await, Code::PermissionDenied, start);
+    let quarantine = QuarantineRequest::default();
+    refused(server.integrity().quarantine(quarantine).await, Code::PermissionDenied, start);
 
     let channel = || server.channel.clone();
     let mut newer = snix::castore::blob_service_client::BlobServiceClient::new(channel());

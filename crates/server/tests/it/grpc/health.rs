@@ -20,6 +20,7 @@ async fn every_service_is_serving() {
         "snix.castore.v1.DirectoryService",
         "snix.store.v1.PathInfoService",
         "granary.v1.StoreService",
+        "granary.v1.IntegrityService",
     ] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = health.check(request).await.expect("a known service").into_inner();

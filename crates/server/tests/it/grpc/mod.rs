@@ -7,6 +7,7 @@ mod chunks;
 mod directories;
 mod divided;
 mod health;
+mod integrity;
 mod path_infos;
 mod routes;
 mod store;
@@ -31,6 +32,7 @@ use granary_server::{
     grpc::{self, GrpcServices},
 };
 use granary_store::{StatsSource, Store, StoreOptions, StoreStats};
+use integrity::FixedIntegrity;
 use tokio::sync::oneshot;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
@@ -65,6 +67,7 @@ async fn router(castore: Arc<dyn Castore>) -> Router {
         castore,
         path_infos: Arc::new(path_infos),
         stats: Arc::new(FixedStats),
+        integrity: Some(Arc::new(FixedIntegrity)),
         retention: None,
     };
     grpc::router(services).await.fallback(grpc::fallback)

@@ -49,6 +49,7 @@ async fn the_binary_cache_can_be_beside_them() {
         castore: memory,
         path_infos: store,
         stats: Arc::new(super::FixedStats),
+        integrity: None,
         retention: None,
     };
     let both = cache.merge(grpc::router(services).await).fallback(grpc::fallback);

@@ -11,7 +11,9 @@ const DIGEST: &str = "KOM3/IHEx7YfInAnlJpAElYezq0Sxn9fRz7xuClwNfA=";
 /// Both names of the service.
 const BLOB_SERVICES: [&str; 2] = ["tvix.castore.v1.BlobService", "snix.castore.v1.BlobService"];
 
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 12] = [
+    "granary.v1.IntegrityService",
+    "granary.v1.RetentionService",
     "granary.v1.StoreService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
