@@ -72,6 +72,9 @@ pub trait Collection: Send {
     /// If the store cannot tell.
     fn weigh(&mut self, root: &Root) -> Result<u64>;
 
+    /// Forgets what was weighed, so that it counts again.
+    fn weigh_anew(&mut self);
+
     /// Ends the naming of roots: whatever is not wanted now counts as not stored.
     ///
     /// # Errors

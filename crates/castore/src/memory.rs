@@ -168,6 +168,10 @@ impl Collection for MemoryCollection {
         Ok(bytes)
     }
 
+    fn weigh_anew(&mut self) {
+        self.weighed.clear();
+    }
+
     fn condemn(&mut self) -> Result<()> {
         if self.condemned.is_none() {
             let objects = self.store.read();

@@ -327,6 +327,10 @@ impl Collection for EngineCollection {
         Tracer::new(&self.engine).trace(&ObjectKey::of_root(root), &mut weigh)
     }
 
+    fn weigh_anew(&mut self) {
+        self.weighed = HashSet::new();
+    }
+
     fn condemn(&mut self) -> Result<()> {
         if self.kind == CollectionKind::Survey {
             return Err(Error::invalid("this collection is there to look, and not to remove"));
@@ -334,7 +338,7 @@ impl Collection for EngineCollection {
         if self.stage != Stage::Marking {
             return Ok(());
         }
-        self.weighed = HashSet::new();
+        self.weigh_anew();
         self.mark_implied()?;
         while !self.engine.guard.lock().condemn() {
             self.mark_grey()?;

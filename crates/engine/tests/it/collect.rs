@@ -388,6 +388,8 @@ fn weighing_changes_nothing() {
     let kept = collection.keep(&trees[0].root()).expect("readable");
     let second = collection.weigh(&trees[1].root()).expect("readable");
     assert_eq!(collection.weigh(&trees[1].root()).expect("readable"), 0, "it was weighed");
+    collection.weigh_anew();
+    assert_eq!(collection.weigh(&trees[1].root()).expect("readable"), second);
     assert_eq!(collection.weigh(&trees[0].root()).expect("readable"), 0, "it is kept");
     let third = collection.weigh(&trees[2].root()).expect("readable");
     let survey = collection.survey().expect("readable");

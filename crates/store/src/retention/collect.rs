@@ -321,6 +321,8 @@ impl Run<'_> {
         plan: &Plan,
         collection: &mut dyn Collection,
     ) -> Result<()> {
+        // With a limit, one was weighed already to find out that it does not fit.
+        collection.weigh_anew();
         let mut packages: BTreeMap<String, Package> = BTreeMap::new();
         for package in std::mem::take(&mut self.report.packages) {
             packages.insert(package.name.clone(), package);

@@ -243,6 +243,7 @@ fn the_least_recently_used_go_until_it_fits() {
     let max_stored_bytes = Some(all.stored_bytes_before * 7 / 10);
     let report = fixture.collect(GcOptions { max_stored_bytes, ..NOTHING_OLD });
     assert!(report.stored_bytes_after <= all.stored_bytes_before * 7 / 10);
+    assert!(report.packages.iter().all(|package| package.bytes > 0), "{:?}", report.packages);
     assert_eq!(fixture.names(), ["a-1", "b-1", "e-1"]);
     let report = fixture.collect(GcOptions { max_stored_bytes: Some(1), ..NOTHING_OLD });
     assert_eq!(fixture.names(), ["e-1"], "what is pinned stays");
@@ -441,6 +442,10 @@ impl Collection for InterruptedCollection {
 
     fn weigh(&mut self, root: &Root) -> Result<u64> {
         self.collection.weigh(root)
+    }
+
+    fn weigh_anew(&mut self) {
+        self.collection.weigh_anew();
     }
 
     fn condemn(&mut self) -> Result<()> {
