@@ -70,7 +70,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 /// A size as the flags take it.
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    quantity::bytes(&text).map(Some).map_err(de::Error::custom)
+    quantity::size_limit(&text).map(Some).map_err(de::Error::custom)
 }
 
 /// Why a configuration file cannot be used.

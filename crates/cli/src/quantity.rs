@@ -32,6 +32,14 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
+/// Reads a size that something is limited to.
+pub(crate) fn size_limit(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        0 => Err("0 would leave nothing but what is pinned: for no limit, leave it out".to_owned()),
+        size => Ok(size),
+    }
+}
+
 /// Reads a part of the whole in percent, and returns it in thousandths.
 pub(crate) fn permille(text: &str) -> Result<u32, String> {
     let wrong =
@@ -94,6 +102,8 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
+        assert_eq!(size_limit("1K"), Ok(1024));
+        assert!(size_limit("0").expect_err("no limit").contains("leave it out"));
         for text in ["", "K", "1X", "-1", "1.5G", "99999999999999T"] {
             assert!(bytes(text).expect_err(text).contains("as in 500G"));
         }

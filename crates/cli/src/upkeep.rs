@@ -22,6 +22,10 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 /// starts a daemon has other plans first.
 const FIRST_COLLECTION: Duration = Duration::from_secs(10 * 60);
 
+/// When a collection failed, perhaps because another was under way, it is tried again after this
+/// long, if the interval is not shorter.
+const RETRY: Duration = Duration::from_secs(5 * 60);
+
 /// A thread that goes on until this is dropped.
 pub(crate) struct Upkeep {
     /// Dropping it ends the thread, once it does nothing.
@@ -50,8 +54,8 @@ impl Upkeep {
                     if let Some(interval) = gc_interval
                         && next.is_some_and(|next| next <= Instant::now())
                     {
-                        collect(&local);
-                        next = Some(Instant::now() + interval);
+                        let again = if collect(&local) { interval } else { interval.min(RETRY) };
+                        next = Some(Instant::now() + again);
                     }
                 }
             })
@@ -67,9 +71,12 @@ pub(crate) fn flush(local: &LocalStore) {
     }
 }
 
-fn collect(local: &LocalStore) {
+/// Whether it came to its end.
+fn collect(local: &LocalStore) -> bool {
     let began = Instant::now();
-    match local.retention.collect_garbage(&GcOptions::default(), &()) {
+    let collected = local.retention.collect_garbage(&GcOptions::default(), &());
+    let is_done = collected.is_ok();
+    match collected {
         Ok(report) => tracing::info!(
             kept_paths = report.kept_paths,
             removed_paths = report.removed_paths,
@@ -80,4 +87,5 @@ fn collect(local: &LocalStore) {
         ),
         Err(error) => tracing::error!(error = %Chain(&error), "garbage could not be collected"),
     }
+    is_done
 }

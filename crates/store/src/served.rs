@@ -99,7 +99,10 @@ impl Store {
         if !self.note_use(hash) {
             return Ok(None);
         }
-        let Some(path_info) = self.noted_path_info(hash, provenance)? else { return Ok(None) };
+        let Some(path_info) = self.noted_path_info(hash, provenance)? else {
+            self.uses().forget(hash);
+            return Ok(None);
+        };
         let nar = match self.noted_nar(&path_info.node, provenance) {
             Ok(Some(nar)) => nar,
             Ok(None) => return Ok(None),

@@ -292,7 +292,11 @@ impl PathInfoService for Store {
         if !self.note_use(hash) {
             return Ok(None);
         }
-        self.noted_path_info(hash, &mut Provenance::new())
+        let found = self.noted_path_info(hash, &mut Provenance::new())?;
+        if found.is_none() {
+            self.uses.forget(hash);
+        }
+        Ok(found)
     }
 
     fn put_path_info(&self, path_info: PathInfo) -> Result<PathInfo> {

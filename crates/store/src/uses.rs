@@ -59,6 +59,16 @@ impl Uses {
         true
     }
 
+    /// Forgets a use of what turned out not to be stored: else those who ask for what is not here
+    /// would leave no room for real uses.
+    pub(crate) fn forget(&self, hash: &StorePathHash) {
+        let mut state = self.lock();
+        state.waiting.remove(hash);
+        if let Some(watched) = &mut state.watched {
+            watched.remove(hash);
+        }
+    }
+
     /// Writes what was noted, as far as the uses on record are much older.
     pub(crate) fn flush(&self, records: &dyn RecordStore) -> Result<()> {
         let waiting = std::mem::take(&mut self.lock().waiting);
@@ -176,6 +186,16 @@ mod tests {
         assert!(uses.note(&hash(3)), "it may come again");
         uses.unwatch();
         assert!(uses.begin_removal(&[hash(2)]).is_empty(), "nobody watches");
+    }
+
+    #[test]
+    fn what_is_not_stored_is_forgotten() {
+        let uses = Uses::default();
+        uses.watch();
+        assert!(uses.note(&hash(1)));
+        uses.forget(&hash(1));
+        assert!(uses.lock().waiting.is_empty());
+        assert!(uses.begin_removal(&[hash(1)]).is_empty());
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(crate) struct Args {
     /// as in 500G
     ///
     /// The default is no limit.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size_limit)]
     max_size: Option<u64>,
 
     /// What a client puts over gRPC is kept for this time, 24h by default; until then a path info

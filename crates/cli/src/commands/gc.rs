@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// 500G
     ///
     /// What is pinned is kept all the same. The default is that of the daemon, else no limit.
-    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size_limit)]
     max_size: Option<u64>,
 
     /// Leave at most so many percent of the space unused

@@ -90,8 +90,13 @@ impl EngineCollection {
             collection.stage = Stage::Marking;
         }
         let engine = &collection.engine;
-        let boundary =
-            engine.log.ask(|answer| Request::Maintain(Maintenance::CloseTail { answer }))?;
+        let boundary = match kind {
+            CollectionKind::Sweep => {
+                engine.log.ask(|answer| Request::Maintain(Maintenance::CloseTail { answer }))?
+            }
+            // Nothing goes, so whatever there is may be looked at.
+            CollectionKind::Survey => u32::MAX,
+        };
         engine
             .guard
             .lock()

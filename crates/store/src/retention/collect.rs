@@ -153,8 +153,12 @@ pub(super) fn collect(
         if options.dry_run || stored <= limit || kept == 0 {
             break;
         }
-        // What is kept takes more than was thought: headers, unused bytes. Aim lower.
+        // What is kept takes more than was thought: headers, unused bytes. Aim lower, unless there
+        // is nothing left but what is pinned.
         let target = max_bytes.unwrap_or(limit);
+        if target == 0 {
+            break;
+        }
         max_bytes = Some(target.saturating_sub(stored - limit).saturating_sub(limit / 100));
     }
     Ok(report)

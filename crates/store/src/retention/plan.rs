@@ -85,7 +85,7 @@ impl Plan {
                 continue;
             }
             if let Some(max_bytes) = wanted.max_bytes {
-                let more_bytes = weigh(catalogue, path, &plan.is_kept, collection)?;
+                let more_bytes = weigh(catalogue, path, &mut plan.is_kept, collection)?;
                 if kept_bytes + more_bytes > max_bytes {
                     // A smaller one that was used earlier would not be the least recently used.
                     break;
@@ -100,16 +100,19 @@ impl Plan {
     }
 }
 
-/// What keeping a path, with all that it refers to, would take.
+/// What keeping a path, with all that it refers to, would take; `is_kept` is as before then.
 fn weigh(
     catalogue: &Catalogue,
     path: PathNumber,
-    is_kept: &[bool],
+    is_kept: &mut [bool],
     collection: &mut dyn Collection,
 ) -> Result<u64> {
-    let mut closure = is_kept.to_vec();
+    let added = catalogue.add_closure(path, is_kept);
+    for path in &added {
+        is_kept[*path] = false;
+    }
     let mut bytes = 0;
-    for path in catalogue.add_closure(path, &mut closure) {
+    for path in added {
         if let Some(root) = &catalogue.paths[path].root {
             bytes += collection.weigh(root)?;
         }

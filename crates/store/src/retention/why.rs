@@ -1,6 +1,6 @@
 //! Why a path is kept.
 
-use granary_castore::{CollectionKind, Collector, Result};
+use granary_castore::{Collection, CollectionKind, Collector, Error, Result, Root};
 use granary_nix_formats::{StorePath, StorePathHash};
 
 use super::{
@@ -148,12 +148,12 @@ fn weigh(
         if (needed[number] || !closure[number])
             && let Some(root) = &other.root
         {
-            collection.keep(root)?;
+            keep_what_can_be_read(&mut *collection, root)?;
         }
     }
     for pin in pin::valid(store)? {
         if let PinTarget::Root(root) = &pin.target {
-            collection.keep(root)?;
+            keep_what_can_be_read(&mut *collection, root)?;
         }
     }
     let mut weigh = |path: PathNumber| match &catalogue.paths[path].root {
@@ -167,4 +167,12 @@ fn weigh(
     }
     let own_bytes = weigh(path)?;
     Ok((own_bytes, closure_bytes + own_bytes))
+}
+
+/// Damage elsewhere makes the figures a little too large, and is no reason to say nothing.
+fn keep_what_can_be_read(collection: &mut dyn Collection, root: &Root) -> Result<()> {
+    match collection.keep(root) {
+        Ok(_) | Err(Error::Corrupt(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
