@@ -5,6 +5,7 @@ mod gc;
 mod import;
 mod push;
 mod recover;
+mod repair;
 
 use std::{env, fs, time::Duration};
 
