@@ -4,8 +4,10 @@
 //! answer. What a store is, and what a NAR is, is the business of other crates.
 
 mod access;
+mod connection;
 pub mod daemon;
 pub mod grpc;
 pub mod http;
 
 pub use access::Access;
+use connection::Connection;

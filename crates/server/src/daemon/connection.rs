@@ -24,6 +24,7 @@ use super::{
     tasks::{Phase, Tasks},
     write_timeout::WriteTimeout,
 };
+use crate::Connection;
 
 /// What all connections have in common.
 pub(super) struct Connections {
@@ -73,7 +74,8 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| self.answer(peer, request));
+        let common = Connection::default();
+        let service = service_fn(|request| self.answer(peer, common.clone(), request));
         let stream = WriteTimeout::new(stream, self.write_timeout);
         let io = TokioIo::new(PrefaceTimeout::new(stream, self.header_read_timeout));
         let mut connection = pin!(self.protocols.serve_connection(io, service));
@@ -93,8 +95,9 @@ impl Connections {
     fn answer(
         &self,
         peer: Peer,
+        connection: Connection,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static + use<> {
-        request::answer(self.router.clone(), peer, self.allow_anonymous_writes, request)
+        request::answer(self.router.clone(), peer, connection, self.allow_anonymous_writes, request)
     }
 }

@@ -18,6 +18,7 @@ use tower::Service as _;
 use tracing::{Instrument as _, debug, debug_span, error};
 
 use super::peer::Peer;
+use crate::Connection;
 
 /// Number of the last request, for telling them apart in the log.
 static LAST_REQUEST: AtomicU64 = AtomicU64::new(0);
@@ -34,16 +35,18 @@ const GRPC_INTERNAL: &str = "13";
 #[error("the request broke off: {0}")]
 struct BrokenOff(String);
 
-/// Puts the [`Access`](crate::Access) into the request and has the router answer it. A
+/// Puts the [`Access`](crate::Access) and the [`Connection`] into the request and has the router answer it. A
 /// handler that panics costs its own request only.
 pub(super) async fn answer(
     mut router: Router,
     peer: Peer,
+    connection: Connection,
     allow_anonymous_writes: bool,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let access = peer.access(request.headers(), allow_anonymous_writes);
     request.extensions_mut().insert(access);
+    request.extensions_mut().insert(connection);
     let is_grpc = is_grpc(&request);
     let number = LAST_REQUEST.fetch_add(1, Ordering::Relaxed) + 1;
     let span = debug_span!(

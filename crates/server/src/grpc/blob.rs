@@ -15,7 +15,7 @@ use granary_proto::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{bao, blocking, permission, read::BlobStreams, status, upload::Upload};
+use super::{bao, blocking, read::BlobStreams, status, upload::Upload, uploads::Uploads};
 
 /// Blobs up to this length are sent without their chunks: a peer opens each chunk with two
 /// calls of its own, which costs more than the blob.
@@ -32,12 +32,13 @@ const BAO_FIELD_BYTES: u64 = 6;
 pub(super) struct Blobs {
     castore: Arc<dyn Castore>,
     streams: BlobStreams,
+    uploads: Uploads,
 }
 
 impl Blobs {
-    pub(super) fn new(castore: Arc<dyn Castore>) -> Self {
+    pub(super) fn new(castore: Arc<dyn Castore>, uploads: Uploads) -> Self {
         let streams = BlobStreams::new(castore.clone());
-        Self { castore, streams }
+        Self { castore, streams, uploads }
     }
 }
 
@@ -76,14 +77,13 @@ impl BlobService for Blobs {
         &self,
         request: Request<Streaming<BlobChunk>>,
     ) -> Result<Response<PutBlobResponse>, Status> {
-        permission::to_write(&request)?;
-        let mut messages = request.into_inner();
+        let mut messages = self.uploads.begin("data", request).await?;
         let mut upload = Upload::new(self.castore.clone());
-        loop {
-            let next = messages.message().await;
-            let next = next.map_err(|status| status::of_receiving("data", status))?;
-            let Some(BlobChunk { data }) = next else { break };
+        while let Some(BlobChunk { data }) = messages.next().await? {
             upload.push(data).await?;
+            if upload.holds_nothing() {
+                messages.written();
+            }
         }
         let digest = upload.finish().await?;
         Ok(Response::new(PutBlobResponse { digest: Bytes::copy_from_slice(digest.as_bytes()) }))

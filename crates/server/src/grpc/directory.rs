@@ -3,10 +3,7 @@
 use std::{mem, sync::Arc};
 
 use bytes::Bytes;
-use futures::{
-    FutureExt, StreamExt, TryStreamExt,
-    stream::{self, BoxStream},
-};
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use granary_castore::{
     Castore, DirectoryDigest, Error, Root,
     closure::{LeavesFirst, Walk},
@@ -20,7 +17,11 @@ use granary_proto::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{blocking, permission, status};
+use super::{
+    blocking, status,
+    uploads::Uploads,
+    windows::{Length, Windows},
+};
 
 /// How many entries are read or checked in one call into the store, about; a directory is
 /// not divided.
@@ -29,13 +30,25 @@ const WINDOW_ENTRIES: usize = 16_384;
 /// Most directories that are read or checked in one call, however small.
 const WINDOW_DIRECTORIES: usize = 256;
 
-/// How many bytes of directories wait to be checked, about; names and targets may be long.
+/// How many bytes of directories are read or wait to be checked, about; names and targets may
+/// be long.
 const WINDOW_BYTES: usize = 4 << 20;
+
+/// The same for a short window, of which many may wait to be taken.
+const SHORT_WINDOW_ENTRIES: usize = 512;
+
+/// The same.
+const SHORT_WINDOW_DIRECTORIES: usize = 16;
+
+/// The same.
+const SHORT_WINDOW_BYTES: usize = 128 << 10;
 
 /// Serves the directories of a store.
 #[derive(Clone)]
 pub(super) struct Directories {
     pub(super) castore: Arc<dyn Castore>,
+    pub(super) windows: Windows,
+    pub(super) uploads: Uploads,
 }
 
 type Stream = BoxStream<'static, Result<Directory, Status>>;
@@ -51,20 +64,21 @@ impl DirectoryService for Directories {
         };
         let digest = directory_digest("digest", &digest).map_err(|e| status::of_field(&e))?;
         let castore = self.castore.clone();
-        Ok(Response::new(if recursive { closure(castore, digest) } else { one(castore, digest) }))
+        Ok(Response::new(if recursive {
+            closure(&self.windows, castore, digest)
+        } else {
+            one(castore, digest)
+        }))
     }
 
     async fn put(
         &self,
         request: Request<Streaming<Directory>>,
     ) -> Result<Response<PutDirectoryResponse>, Status> {
-        permission::to_write(&request)?;
-        let mut messages = request.into_inner();
+        let mut messages = self.uploads.begin("Directory", request).await?;
         let mut upload = Upload::default();
-        loop {
-            let next = messages.message().await;
-            let next = next.map_err(|status| status::of_receiving("Directory", status))?;
-            let Some(directory) = next else { break };
+        // They are all in memory until the root is known, those that are checked as well.
+        while let Some(directory) = messages.next().await? {
             upload.push(directory).await?;
         }
         let root = upload.finish(self.castore.clone()).await?;
@@ -84,27 +98,24 @@ fn one(castore: Arc<dyn Castore>, digest: DirectoryDigest) -> Stream {
     found.into_stream().boxed()
 }
 
-/// The closure of `digest`, breadth first; nothing if it is absent. No thread waits for the
-/// client: each window is one call.
-fn closure(castore: Arc<dyn Castore>, digest: DirectoryDigest) -> Stream {
-    let windows = stream::try_unfold(Walk::new(digest), move |mut walk| {
-        let castore = castore.clone();
-        async move {
-            let window = blocking::run(move || {
-                let (mut window, mut entries) = (Vec::new(), 0);
-                while entries < WINDOW_ENTRIES && window.len() < WINDOW_DIRECTORIES {
-                    let Some(directory) = walk.step(&*castore) else { break };
-                    let directory = directory?;
-                    entries += directory.entries().len();
-                    window.push(Ok(Directory::from(&directory)));
-                }
-                Ok((window, walk))
-            });
-            let (window, walk) = window.await?;
-            Ok::<_, Status>((!window.is_empty()).then(|| (stream::iter(window), walk)))
+/// The closure of `digest`, breadth first; nothing if it is absent.
+fn closure(windows: &Windows, castore: Arc<dyn Castore>, digest: DirectoryDigest) -> Stream {
+    windows.stream(Walk::new(digest), move |mut walk, length| {
+        let (max_entries, max_directories, max_bytes) = match length {
+            Length::Long => (WINDOW_ENTRIES, WINDOW_DIRECTORIES, WINDOW_BYTES),
+            Length::Short => (SHORT_WINDOW_ENTRIES, SHORT_WINDOW_DIRECTORIES, SHORT_WINDOW_BYTES),
+        };
+        let (mut window, mut entries, mut bytes) = (Vec::new(), 0, 0);
+        while entries < max_entries && window.len() < max_directories && bytes < max_bytes {
+            let Some(directory) = walk.step(&*castore) else { break };
+            let directory = directory?;
+            entries += directory.entries().len();
+            let message = Directory::from(&directory);
+            bytes += encoded_len(&message);
+            window.push(message);
         }
-    });
-    windows.try_flatten().boxed()
+        Ok((window, walk))
+    })
 }
 
 /// Directories on their way into the store: checked window by window, written together.

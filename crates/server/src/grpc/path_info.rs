@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use futures::{
-    StreamExt, TryStreamExt,
-    stream::{self, BoxStream},
-};
+use futures::stream::BoxStream;
 use granary_nix_formats::StorePathHash;
 use granary_proto::{
-    anonymous_node, castore,
+    anonymous_node, castore, encoded_len,
     store::{
         CalculateNarResponse, GetPathInfoRequest, ListPathInfoRequest, PathInfo,
         get_path_info_request::ByWhat, path_info_service_server::PathInfoService,
@@ -17,15 +14,22 @@ use granary_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{blocking, permission, status};
+use super::{
+    blocking, permission, status,
+    windows::{Length, Windows},
+};
 
-/// How many path infos are read in one call into the store, and held for one client.
-const PAGE: usize = 256;
+/// How many path infos are read from the store together; they are all that a short window has.
+const PAGE: usize = 32;
+
+/// How many bytes of them a long window has, about.
+const WINDOW_BYTES: usize = 256 << 10;
 
 /// Serves the path infos of a store.
 #[derive(Clone)]
 pub(super) struct PathInfos {
     pub(super) service: Arc<dyn granary_store::PathInfoService>,
+    pub(super) windows: Windows,
 }
 
 type Stream = BoxStream<'static, Result<PathInfo, Status>>;
@@ -73,23 +77,31 @@ impl PathInfoService for PathInfos {
         &self,
         _request: Request<ListPathInfoRequest>,
     ) -> Result<Response<Stream>, Status> {
-        Ok(Response::new(list(self.service.clone())))
+        Ok(Response::new(list(&self.windows, self.service.clone())))
     }
 }
 
-/// All path infos. No thread waits for the client: each page is one call.
-fn list(service: Arc<dyn granary_store::PathInfoService>) -> Stream {
-    let pages = stream::try_unfold(Some(None), move |position: Option<Option<StorePathHash>>| {
-        let service = service.clone();
-        async move {
-            let Some(after) = position else { return Ok(None) };
-            let page =
-                blocking::run(move || service.path_infos_after(after.as_ref(), PAGE)).await?;
+/// All path infos.
+fn list(windows: &Windows, service: Arc<dyn granary_store::PathInfoService>) -> Stream {
+    windows.stream(Some(None), move |mut position: Option<Option<StorePathHash>>, length| {
+        let max_bytes = match length {
+            Length::Long => WINDOW_BYTES,
+            // A page has more than that.
+            Length::Short => 1,
+        };
+        let (mut window, mut bytes) = (Vec::new(), 0);
+        while let Some(after) = position
+            && bytes < max_bytes
+        {
+            let page = service.path_infos_after(after.as_ref(), PAGE)?;
             let last = page.last().map(|path_info| *path_info.store_path.hash());
-            let position = last.filter(|_| page.len() == PAGE).map(Some);
-            let page = page.into_iter().map(|path_info| Ok(PathInfo::from(&path_info)));
-            Ok::<_, Status>(Some((stream::iter(page), position)))
+            position = last.filter(|_| page.len() == PAGE).map(Some);
+            for path_info in &page {
+                let message = PathInfo::from(path_info);
+                bytes += encoded_len(&message);
+                window.push(message);
+            }
         }
-    });
-    pages.try_flatten().boxed()
+        Ok((window, position))
+    })
 }

@@ -24,6 +24,7 @@ use tonic_health::ServingStatus;
 use tower::{Service, ServiceExt, service_fn};
 
 use super::{
+    GrpcOptions,
     blob::Blobs,
     directory::Directories,
     integrity::Integrity,
@@ -31,6 +32,8 @@ use super::{
     path_info::PathInfos,
     retention,
     store::Store,
+    uploads::Uploads,
+    windows::Windows,
 };
 
 /// Most bytes of an encoded `MissingBlobsRequest`: key and length of each digest are 2
@@ -63,12 +66,23 @@ pub struct GrpcServices {
 /// A request may write if it has an [`Access`](crate::Access) in its extensions that says
 /// so.
 pub async fn router(services: GrpcServices) -> Router {
+    router_with(services, GrpcOptions::default()).await
+}
+
+/// [`router`] with other settings than the usual ones.
+pub async fn router_with(services: GrpcServices, options: GrpcOptions) -> Router {
     let GrpcServices { castore, path_infos, stats, integrity, retention } = services;
-    let blobs = BlobServiceServer::new(Blobs::new(castore.clone()))
-        .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES);
-    let directories = DirectoryServiceServer::new(Directories { castore: castore.clone() })
-        .max_decoding_message_size(MAX_DIRECTORY_BYTES);
-    let path_infos = PathInfoServiceServer::new(PathInfos { service: path_infos })
+    let (windows, uploads) = (Windows::default(), Uploads::new(&options));
+    let counting = uploads.clone();
+    let counted = move |request| counting.prepare(request);
+    let blobs = BlobServiceServer::new(Blobs::new(castore.clone(), uploads.clone()))
+        .max_decoding_message_size(MAX_BLOB_CHUNK_BYTES)
+        .map_request(counted.clone());
+    let directories = Directories { castore: castore.clone(), windows: windows.clone(), uploads };
+    let directories = DirectoryServiceServer::new(directories)
+        .max_decoding_message_size(MAX_DIRECTORY_BYTES)
+        .map_request(counted);
+    let path_infos = PathInfoServiceServer::new(PathInfos { service: path_infos, windows })
         .max_decoding_message_size(MAX_PATH_INFO_BYTES);
     let store = StoreServiceServer::new(Store { castore, stats })
         .max_decoding_message_size(MAX_MISSING_BLOBS_BYTES);

@@ -57,6 +57,11 @@ impl Upload {
         Ok(())
     }
 
+    /// Whether all that was pushed is written.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.waiting_bytes == 0
+    }
+
     fn close_joined(&mut self) {
         if !self.joined.is_empty() {
             self.waiting.push(self.joined.split().freeze());

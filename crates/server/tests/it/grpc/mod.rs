@@ -4,10 +4,12 @@ mod access;
 mod bao;
 mod blobs;
 mod chunks;
+mod deaf;
 mod directories;
 mod divided;
 mod health;
 mod integrity;
+mod limits;
 mod path_infos;
 mod routes;
 mod store;
@@ -29,7 +31,7 @@ use granary_proto::{
 };
 use granary_server::{
     daemon::{ListenAddress, ServeOptions, bind, serve},
-    grpc::{self, GrpcServices},
+    grpc::{self, GrpcOptions, GrpcServices},
 };
 use granary_store::{StatsSource, Store, StoreOptions, StoreStats};
 use integrity::FixedIntegrity;
@@ -61,6 +63,11 @@ impl StatsSource for FixedStats {
 
 /// The router of all services over `castore`, with path infos of their own.
 async fn router(castore: Arc<dyn Castore>) -> Router {
+    router_with(castore, GrpcOptions::default()).await
+}
+
+/// The same with other settings.
+async fn router_with(castore: Arc<dyn Castore>, options: GrpcOptions) -> Router {
     let records = Arc::new(MemoryStore::default());
     let path_infos = Store::new(castore.clone(), records, StoreOptions::default());
     let services = GrpcServices {
@@ -70,7 +77,7 @@ async fn router(castore: Arc<dyn Castore>) -> Router {
         integrity: Some(Arc::new(FixedIntegrity)),
         retention: None,
     };
-    grpc::router(services).await.fallback(grpc::fallback)
+    grpc::router_with(services, options).await.fallback(grpc::fallback)
 }
 
 /// A daemon on a port of its own, and a connection to it. It ends with this value.

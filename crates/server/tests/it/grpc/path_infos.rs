@@ -25,7 +25,7 @@ fn absent_file() -> Node {
 
 /// A path info that refers to itself and to one that is not there, of a NAR whose size is
 /// not known: all of which is allowed.
-fn path_info(number: u32) -> store::PathInfo {
+pub(super) fn path_info(number: u32) -> store::PathInfo {
     let references = [path(number), path(1_000_000)];
     store::PathInfo::from(&PathInfo {
         store_path: path(number),
