@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -65,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) compression: Compression,
     pub(crate) pack_bytes: u64,
     lease: Duration,
+    /// Reads of contents so far.
+    pub(crate) reads: AtomicU64,
     /// Whether a collection is under way.
     pub(crate) is_collecting: AtomicBool,
     /// Generation of the newest list of dead objects.
@@ -130,6 +135,7 @@ impl Engine {
             compression: options.compression,
             pack_bytes: options.pack_bytes,
             lease: options.lease,
+            reads: AtomicU64::new(0),
             is_collecting: AtomicBool::new(false),
             dead_generation: Mutex::new(dead_generation),
             unfollowed: Mutex::new(None),

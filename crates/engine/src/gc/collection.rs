@@ -11,6 +11,7 @@ use granary_castore::{
 };
 
 use super::{
+    courtesy::Courtesy,
     lease,
     rewrite::{Moved, Rewriter},
     survey::{PackSurvey, Surveyor},
@@ -214,6 +215,7 @@ impl EngineCollection {
         // So that all of it is in tables.
         engine.index.sync()?;
         let (mut batch, mut removed) = (Vec::new(), 0);
+        let mut courtesy = Courtesy::new(engine);
         for entry in engine.index.written_objects() {
             let (key, pack) = entry?;
             if engine.guard.lock().is_condemned(&key, pack) {
@@ -221,6 +223,7 @@ impl EngineCollection {
             }
             if batch.len() == REMOVED_TOGETHER {
                 removed += engine.remove_indexed(std::mem::take(&mut batch))?;
+                courtesy.rest();
             }
         }
         removed += engine.remove_indexed(batch)?;

@@ -11,6 +11,7 @@ mod protocol;
 #[cfg(test)]
 mod simulation;
 
+mod courtesy;
 mod frames;
 mod trace;
 

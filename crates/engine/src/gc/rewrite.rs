@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use granary_castore::Result;
 
+use super::courtesy::Courtesy;
 use super::survey::{self, Surveyor, is_live_blob, is_newest, live_objects};
 use crate::{
     compression::Compressor,
@@ -27,6 +28,7 @@ pub(super) struct Rewriter<'a> {
     engine: &'a Inner,
     compressor: Compressor,
     pace: Pace,
+    courtesy: Courtesy<'a>,
     /// Objects out of frames of which not all is wanted, to share a frame.
     loose: Loose,
     values: Vec<ValueRecord>,
@@ -58,6 +60,7 @@ impl<'a> Rewriter<'a> {
             engine,
             compressor: Compressor::new(engine.compression)?,
             pace: Pace::new(bytes_per_s),
+            courtesy: Courtesy::new(engine),
             loose: Loose::default(),
             values: Vec::new(),
             forgotten: Vec::new(),
@@ -168,6 +171,7 @@ impl<'a> Rewriter<'a> {
         self.copied_bytes += bytes;
         self.engine.log.send(Request::Maintain(Maintenance::MoveFrame(moved)))?;
         self.pace.wait(bytes);
+        self.courtesy.rest();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use granary_castore::Result;
 
+use super::courtesy::Courtesy;
 use super::frames::{OBJECT_RECORD_BYTES, share};
 use crate::{
     engine::Inner,
@@ -45,6 +46,7 @@ impl PackSurvey {
 pub(super) struct Surveyor<'a> {
     engine: &'a Inner,
     now_s: u64,
+    courtesy: Courtesy<'a>,
     /// Hashes of keys that have older values than the newest in some pack.
     superseded: HashSet<u64>,
 }
@@ -61,7 +63,8 @@ pub(super) struct LiveObjects {
 
 impl<'a> Surveyor<'a> {
     pub(super) fn new(engine: &'a Inner) -> Self {
-        Self { engine, now_s: lease::now_s(), superseded: HashSet::new() }
+        let (now_s, courtesy) = (lease::now_s(), Courtesy::new(engine));
+        Self { engine, now_s, courtesy, superseded: HashSet::new() }
     }
 
     /// Looks at a pack, and returns with it what is dead there.
@@ -99,6 +102,7 @@ impl<'a> Surveyor<'a> {
                 live_bytes += SEGMENT_HEADER_BYTES as u64;
             }
             segments_end = end;
+            self.courtesy.rest();
             Ok(())
         })?;
         if live_bytes > 0 {

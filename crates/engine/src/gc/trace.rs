@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use granary_castore::{Directory, DirectoryDigest, Error, Result, Root};
 
-use super::frames::FrameShares;
+use super::{courtesy::Courtesy, frames::FrameShares};
 use crate::{
     engine::Inner,
     format::{BLOB_ENTRY_BYTES, ObjectKind},
@@ -20,6 +20,7 @@ const BLOB_RECORD_BYTES: u64 = 38;
 pub(super) struct Tracer<'a> {
     engine: &'a Inner,
     shares: FrameShares,
+    courtesy: Courtesy<'a>,
     /// Directories that are still to be read. Blobs are followed at once.
     directories: Vec<[u8; 32]>,
     stored_bytes: u64,
@@ -68,7 +69,13 @@ impl Visit for Weigh<'_> {
 
 impl<'a> Tracer<'a> {
     pub(super) fn new(engine: &'a Inner) -> Self {
-        Self { engine, shares: FrameShares::default(), directories: Vec::new(), stored_bytes: 0 }
+        Self {
+            engine,
+            shares: FrameShares::default(),
+            courtesy: Courtesy::new(engine),
+            directories: Vec::new(),
+            stored_bytes: 0,
+        }
     }
 
     /// Visits an object and all that it refers to, and returns what those that came for the first
@@ -87,6 +94,7 @@ impl<'a> Tracer<'a> {
         self.enter(key, visit)?;
         while let Some(digest) = self.directories.pop() {
             self.directory(&digest, visit)?;
+            self.courtesy.rest();
         }
         Ok(self.stored_bytes)
     }

@@ -1,6 +1,6 @@
 //! Extents: what is read of a blob at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use granary_castore::{BlobDigest, BlobExtent, Error, Result};
@@ -184,6 +184,7 @@ impl BlobExtent for FrameExtent {
     }
 
     fn read(&self) -> Result<Bytes> {
+        self.engine.reads.fetch_add(1, Ordering::Relaxed);
         let packs = &self.engine.packs;
         // Beside what has a frame for itself lies what others want.
         let frame = if self.first.offset == 0 && self.size_bytes >= LARGE_BYTES {
@@ -199,6 +200,7 @@ impl BlobExtent for FrameExtent {
     }
 
     fn read_zstd(&self) -> Result<Option<Bytes>> {
+        self.engine.reads.fetch_add(1, Ordering::Relaxed);
         if self.first.offset != 0 || self.size_bytes < LARGE_BYTES {
             return Ok(None);
         }
@@ -238,6 +240,7 @@ impl BlobExtent for PatchedExtent {
     }
 
     fn read(&self) -> Result<Bytes> {
+        self.engine.reads.fetch_add(1, Ordering::Relaxed);
         let chunk = self.engine.chunk(&self.digest, self.ended)?;
         if chunk.len() as u64 == self.size_bytes {
             return Ok(chunk);

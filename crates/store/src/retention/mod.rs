@@ -90,7 +90,7 @@ impl LocalRetention {
 }
 
 /// How much whoever collects is nicer than others.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
 /// Lets others go first: who reads or uploads waits, and who collects does not.
 fn yield_to_others() {
