@@ -8,13 +8,13 @@ use std::{
 use crate::engine::Inner;
 
 /// How many times as long as it has worked a collection rests when somebody reads meanwhile.
-const REST_FACTOR: u32 = 2;
+const REST_FACTOR: u32 = 6;
 
 /// Longest rest at a time.
-const MAX_REST: Duration = Duration::from_millis(200);
+const MAX_REST: Duration = Duration::from_millis(250);
 
-/// Rests between steps of work while somebody reads. A lower priority is not enough: cores share
-/// caches, and often more.
+/// Rests between steps of work while somebody reads. A lower priority would not do: cores share
+/// caches, and often more, and whoever has a lock must not be kept waiting for a core.
 pub(super) struct Courtesy<'a> {
     engine: &'a Inner,
     /// The count of reads when it looked last.

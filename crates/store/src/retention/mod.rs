@@ -18,9 +18,9 @@ pub use delete::{DeleteOptions, Deleted};
 pub use pin::{MAX_PIN_NAME_BYTES, Pin, PinTarget};
 pub use why::{Keeper, Why};
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
-use granary_castore::{Collector, Error, Result};
+use granary_castore::{Collector, Result};
 use granary_nix_formats::StorePathHash;
 
 use crate::Store;
@@ -89,33 +89,9 @@ impl LocalRetention {
     }
 }
 
-/// How much whoever collects is nicer than others.
-const NICENESS: i32 = 19;
-
-/// Lets others go first: who reads or uploads waits, and who collects does not.
-fn yield_to_others() {
-    // On Linux that is the thread alone.
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "the collection runs at the priority of everything else");
-    }
-}
-
 impl Retention for LocalRetention {
     fn collect_garbage(&self, options: &GcOptions, observer: &dyn GcObserver) -> Result<GcReport> {
-        let options = options.or(&self.defaults);
-        let run = || {
-            yield_to_others();
-            collect::collect(&self.store, &*self.collector, &options, observer)
-        };
-        // On a thread of its own, since priority cannot be raised again.
-        thread::scope(|scope| {
-            thread::Builder::new()
-                .name("granary-gc".to_owned())
-                .spawn_scoped(scope, run)
-                .map_err(|cause| Error::unavailable("cannot start a thread").because(cause))?
-                .join()
-                .unwrap_or_else(|_| Err(Error::unavailable("the collection panicked")))
-        })
+        collect::collect(&self.store, &*self.collector, &options.or(&self.defaults), observer)
     }
 
     fn delete_paths(&self, paths: &[StorePathHash], options: DeleteOptions) -> Result<Deleted> {
