@@ -85,6 +85,10 @@ impl Tables {
             .index_block_pinning_policy(pinned)
             .index_block_partitioning_policy(cut);
         let tree = open_tree(config)?;
+        // All of it is read, at some gigabytes a second.
+        for table in tree.current_version().iter_tables() {
+            tree_files::check_table(dir, table.id(), table.checksum().into_u128())?;
+        }
         // IMPORTANT: mergers go by sequence numbers to tell what is newest.
         sequence.set(tree.get_highest_persisted_seqno().map_or(0, |last| last + 1));
         let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));

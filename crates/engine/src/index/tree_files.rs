@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use crate::format::{Cursor, Malformed};
 
@@ -32,6 +32,9 @@ const TRAILER_BYTES: u64 = 38;
 
 /// Magic, version and kind of checksum.
 const TRAILER_START: &[u8; 6] = b"SFA!\x01\x00";
+
+/// Tables are checked in pieces of this size.
+const CHECK_BUFFER_BYTES: usize = 1 << 20;
 
 /// Why the files cannot be used.
 pub(super) enum Problem {
@@ -99,6 +102,25 @@ fn check_contents(path: &Path) -> Result<(), Problem> {
         Ok(())
     } else {
         Err(Malformed("the checksum of the contents of a table is wrong").into())
+    }
+}
+
+/// Checks a table as a whole: damage in a part that is read only when it is needed would show
+/// while the store is in use, when it is too late to build the index anew.
+pub(super) fn check_table(dir: &Path, id: u64, checksum: u128) -> Result<(), Problem> {
+    let mut file = File::open(dir.join(TABLES_DIR).join(id.to_string()))?;
+    let mut hasher = Xxh3Default::new();
+    let mut buffer = vec![0; CHECK_BUFFER_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+    if hasher.digest128() == checksum {
+        Ok(())
+    } else {
+        Err(Malformed("the checksum of a table is wrong").into())
     }
 }
 
