@@ -15,6 +15,7 @@ mod courtesy;
 mod frames;
 mod trace;
 
+mod plan;
 mod survey;
 
 mod rewrite;

@@ -10,12 +10,13 @@ use granary_castore::{
     Collection, CollectionKind, CollectionObserver, Collector, RecordKind, RecordWrite, Result,
     Root, SweepOptions, Swept,
 };
-use granary_nix_formats::StorePath;
 
 use super::{
     catalogue::{Catalogue, CataloguedPath, PathNumber},
+    kept_paths::KeptPaths,
     pin,
     plan::{Plan, Wanted},
+    report::{GcReport, Package, package_name},
 };
 use crate::{Store, document, kinds, node_record::NodeKey, upload, uses::unix_now_s};
 
@@ -83,46 +84,6 @@ pub trait GcObserver: Send + Sync {
 
 /// Nobody watches.
 impl GcObserver for () {}
-
-/// What a collection did, or would do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct GcReport {
-    /// Whether nothing was done.
-    pub dry_run: bool,
-    /// Paths that are kept.
-    pub kept_paths: u64,
-    /// Paths that went.
-    pub removed_paths: u64,
-    /// They, by the name of their package; those that free most first.
-    pub packages: Vec<Package>,
-    /// Pins that had expired and went.
-    pub expired_pins: u64,
-    /// Blobs, directories and parts of them that went.
-    pub removed_objects: u64,
-    /// Bytes of all packs before.
-    pub stored_bytes_before: u64,
-    /// Bytes of all packs after.
-    pub stored_bytes_after: u64,
-    /// Bytes in packs that nothing needs and that were left.
-    pub unused_bytes_after: u64,
-    /// Bytes that were copied to make space.
-    pub copied_bytes: u64,
-    /// Packs that went.
-    pub removed_packs: u64,
-    /// Packs that were left alone because they are damaged.
-    pub damaged_packs: u64,
-}
-
-/// What went of one package.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Package {
-    /// Its name without the version.
-    pub name: String,
-    /// How many paths.
-    pub paths: u64,
-    /// Bytes on disk that nothing else needs, about.
-    pub bytes: u64,
-}
 
 /// Tells the observer of a collection what the store of the contents tells.
 struct Forward<'a>(&'a dyn GcObserver);
@@ -419,41 +380,6 @@ impl Run<'_> {
     }
 }
 
-/// The paths that are kept, as far as documents belong to them.
-struct KeptPaths {
-    /// Base names of derivers.
-    derivers: HashSet<String>,
-    /// Hash parts, as text.
-    hashes: HashSet<String>,
-}
-
-impl KeptPaths {
-    fn new(catalogue: &Catalogue, plan: &Plan) -> Self {
-        let kept = catalogue.paths.iter().zip(&plan.is_kept);
-        let kept = || kept.clone().filter(|(_, is_kept)| **is_kept).map(|(path, _)| path);
-        Self {
-            derivers: kept()
-                .filter_map(|path| path.deriver.as_ref().map(StorePath::base_name))
-                .collect(),
-            hashes: kept().map(|path| path.store_path.hash().to_string()).collect(),
-        }
-    }
-
-    /// Logs and listings stay with their paths. The others are small, and nobody knows which
-    /// paths they belong to: they stay.
-    fn wants_document(&self, key: &[u8], is_new: bool) -> bool {
-        match document::split_key(key) {
-            Some((document::DocumentKind::Listing, name)) => {
-                std::str::from_utf8(name).is_ok_and(|hash| self.hashes.contains(hash))
-            }
-            Some((document::DocumentKind::Log, name)) => {
-                is_new || std::str::from_utf8(name).is_ok_and(|name| self.derivers.contains(name))
-            }
-            _ => true,
-        }
-    }
-}
-
 /// What a record of a NAR, an upload or a document is about; `None` if that is no contents.
 fn root_of_record(kind: RecordKind, key: &[u8], value: &[u8]) -> Result<Option<Root>> {
     Ok(match kind {
@@ -471,30 +397,4 @@ pub(super) fn removal(path: &CataloguedPath) -> [RecordWrite; 2] {
 
 pub(super) fn record_removal(kind: RecordKind, key: &[u8]) -> RecordWrite {
     RecordWrite { kind, key: Bytes::copy_from_slice(key), value: None }
-}
-
-/// The name of a store path without its version: up to a dash with a digit behind it.
-fn package_name(name: &str) -> &str {
-    let version = name
-        .match_indices('-')
-        .find(|(at, _)| name[at + 1..].starts_with(|first: char| first.is_ascii_digit()));
-    version.map_or(name, |(at, _)| &name[..at])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packages_have_no_version() {
-        for (name, package) in [
-            ("hello-2.12.1", "hello"),
-            ("gcc-wrapper-12.2.0-man", "gcc-wrapper"),
-            ("python3.11-numpy-1.26", "python3.11-numpy"),
-            ("source", "source"),
-            ("x-", "x-"),
-        ] {
-            assert_eq!(package_name(name), package);
-        }
-    }
 }

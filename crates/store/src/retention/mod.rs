@@ -7,15 +7,19 @@ mod pin;
 
 mod catalogue;
 
+mod kept_paths;
 mod plan;
+
+mod report;
 
 mod collect;
 mod delete;
 mod why;
 
-pub use collect::{GcObserver, GcOptions, GcReport, GcStage, Package};
+pub use collect::{GcObserver, GcOptions, GcStage};
 pub use delete::{DeleteOptions, Deleted};
 pub use pin::{MAX_PIN_NAME_BYTES, Pin, PinTarget};
+pub use report::{GcReport, Package};
 pub use why::{Keeper, Why};
 
 use std::sync::Arc;
