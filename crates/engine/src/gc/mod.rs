@@ -1,8 +1,9 @@
 //! Garbage collection: `docs/garbage-collection.md` explains it.
 //!
 //! [`protocol`] is what writers and the collector agree on. [`trace`] marks what roots lead to,
-//! [`survey`] finds out what is left in each pack, [`plan`] says which packs go, [`rewrite`] moves what is
-//! left of them, and [`collection`] puts the steps in their order. [`courtesy`] lets readers go first. What changes the index goes through the log.
+//! [`survey`] finds out what is left in each pack, [`plan`] says which packs go, [`rewrite`] moves
+//! what is left of them, and [`collection`] puts the steps in their order. [`courtesy`] lets readers
+//! go first. What changes the index goes through the log.
 
 pub(crate) mod lease;
 
