@@ -12,6 +12,7 @@
 
 #![expect(clippy::doc_markdown, reason = "what documents arguments is the text of --help")]
 
+mod allocator;
 mod error;
 mod log;
 mod output;
@@ -44,6 +45,7 @@ use granary_castore::Chain;
 use commands::Cli;
 
 fn main() -> ExitCode {
+    allocator::set_up();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
