@@ -14,10 +14,7 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     disk::{Disk, DiskFile},
-    format::{
-        FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_RAW_BYTES, Malformed, PackedFrame,
-        unpack_unchecked,
-    },
+    format::{FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_RAW_BYTES, Malformed, PackedFrame},
     index::Location,
 };
 
@@ -190,32 +187,26 @@ impl Packs {
         if let Some(frame) = self.frames.get(&key) {
             return Ok(frame);
         }
-        let raw = self
-            .packed_frame(location)?
-            .unpack()
-            .map_err(|problem| self.damaged_frame(location, problem))?;
+        self.unpack_shared(location, &self.packed_frame(location)?)
+    }
+
+    /// The raw bytes of a frame, for whoever wants but the object there now.
+    pub(crate) fn unpack_shared(&self, location: &Location, frame: &PackedFrame) -> Result<Bytes> {
+        let raw = self.unpack(location, frame)?;
         if (location.len as usize) < raw.len() {
-            self.frames.insert(key, raw.clone());
+            self.frames.insert((location.pack, location.frame_offset), raw.clone());
         }
         Ok(raw)
     }
 
-    /// The raw bytes of the frame that an object lies in, for whoever expects `size_bytes` of
-    /// them, and holds all that it takes against digests. If those are all, its checksum is not
-    /// looked at, for it would tell no more.
-    pub(crate) fn whole_frame(&self, location: &Location, size_bytes: u64) -> Result<Bytes> {
-        let key = (location.pack, location.frame_offset);
-        if let Some(frame) = self.frames.get(&key) {
-            return Ok(frame);
-        }
-        let stored = self.stored_frame(location)?;
-        let damaged = |problem| self.damaged_frame(location, problem);
-        if let Some(raw) = unpack_unchecked(&stored, size_bytes).map_err(damaged)? {
-            return Ok(raw);
-        }
-        let raw = PackedFrame::check(stored).and_then(|frame| frame.unpack()).map_err(damaged)?;
-        self.frames.insert(key, raw.clone());
-        Ok(raw)
+    /// The raw bytes of the frame that an object lies in, if they are in memory.
+    pub(crate) fn kept_frame(&self, location: &Location) -> Option<Bytes> {
+        self.frames.get(&(location.pack, location.frame_offset))
+    }
+
+    /// The raw bytes of a frame, which an object lies in.
+    pub(crate) fn unpack(&self, location: &Location, frame: &PackedFrame) -> Result<Bytes> {
+        frame.unpack().map_err(|problem| self.damaged_frame(location, problem))
     }
 
     /// The frame that an object lies in as it is stored, its checksum checked.

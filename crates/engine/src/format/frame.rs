@@ -1,5 +1,7 @@
 //! Frames: stored bytes that are read, checked and decompressed as one.
 
+use std::{cell::RefCell, io};
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -137,7 +139,7 @@ impl FrameHeader {
             Codec::Raw if self.stored_len == self.raw_len => Ok(stored),
             Codec::Raw => Err(Malformed("the frame has two lengths")),
             Codec::Zstd => {
-                let raw = zstd::bulk::decompress(&stored, self.raw_len as usize)
+                let raw = decompress(&stored, self.raw_len as usize)
                     .map_err(|_| Malformed("the frame does not decompress"))?;
                 if raw.len() != self.raw_len as usize {
                     return Err(Malformed("the frame decompresses to another length"));
@@ -146,6 +148,23 @@ impl FrameHeader {
             }
         }
     }
+}
+
+thread_local! {
+    /// Kept, since making one takes as long as decompressing a small frame.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+        const { RefCell::new(None) };
+}
+
+/// What the frame of zstd `stored` gives, at most `raw_len` bytes.
+fn decompress(stored: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            none => none.insert(zstd::bulk::Decompressor::new()?),
+        };
+        decompressor.decompress(stored, raw_len)
+    })
 }
 
 /// Checks a whole stored frame, `bytes` being header and stored bytes and nothing else.
@@ -210,19 +229,6 @@ impl PackedFrame {
     pub(crate) fn unpack(&self) -> Result<Bytes, Malformed> {
         self.header.unpack(self.bytes.slice(FRAME_HEADER_BYTES..))
     }
-}
-
-/// The raw bytes of a whole stored frame whose checksum is not looked at, if they are as many as
-/// expected: for whoever holds all of them against digests.
-pub(crate) fn unpack_unchecked(bytes: &Bytes, raw_len: u64) -> Result<Option<Bytes>, Malformed> {
-    let header = FrameHeader::decode(bytes)?;
-    if header.frame_len() != bytes.len() {
-        return Err(Malformed("the frame is cut off"));
-    }
-    if u64::from(header.raw_len) != raw_len {
-        return Ok(None);
-    }
-    header.unpack(bytes.slice(FRAME_HEADER_BYTES..)).map(Some)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use granary_castore::{BlobDigest, BlobExtent, Error, Result};
 
 use crate::{
     engine::Inner,
-    format::ObjectKind,
+    format::{ObjectKind, PackedFrame},
     index::{Located, Location},
 };
 
@@ -93,6 +93,33 @@ impl FrameExtent {
             self.parts.push(Part::Chunk { digest, len });
         }
         is_next
+    }
+
+    fn try_read(&self) -> Result<Bytes, Harm> {
+        let (packs, first) = (&self.engine.packs, &self.first);
+        if let Some(raw) = packs.kept_frame(first) {
+            return self.checked(&raw);
+        }
+        let frame = packs.packed_frame(first).map_err(|error| self.harm(error))?;
+        if self.may_be_whole() && self.is_whole(&frame) {
+            // What was stored is just what is wanted, and it is as it was stored: the digests of
+            // its parts, at several times the cost, would tell the same.
+            return packs.unpack(first, &frame).map_err(|error| self.harm(error));
+        }
+        // Beside it lies what others want.
+        let raw = packs.unpack_shared(first, &frame).map_err(|error| self.harm(error))?;
+        self.checked(&raw)
+    }
+
+    /// Whether it looks as if it filled its frame.
+    fn may_be_whole(&self) -> bool {
+        self.first.offset == 0 && self.size_bytes >= LARGE_BYTES
+    }
+
+    /// Whether just its chunks and literals lie in `frame`: other literals, empty objects or
+    /// other contents do not.
+    fn is_whole(&self, frame: &PackedFrame) -> bool {
+        frame.raw_len() == self.size_bytes && frame.holds(self.parts.iter().map(Part::digest))
     }
 
     /// All of its bytes out of those of its frame, each chunk checked.
@@ -183,16 +210,13 @@ impl BlobExtent for FrameExtent {
         self.size_bytes
     }
 
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.parts.capacity() * size_of::<Part>()
+    }
+
     fn read(&self) -> Result<Bytes> {
         self.engine.reads.fetch_add(1, Ordering::Relaxed);
-        let packs = &self.engine.packs;
-        // Beside what has a frame for itself lies what others want.
-        let frame = if self.first.offset == 0 && self.size_bytes >= LARGE_BYTES {
-            packs.whole_frame(&self.first, self.size_bytes)
-        } else {
-            packs.frame(&self.first)
-        };
-        match frame.map_err(|error| self.harm(error)).and_then(|frame| self.checked(&frame)) {
+        match self.try_read() {
             Ok(bytes) => Ok(bytes),
             Err(_) if self.may_be_moved() => self.read_apart(),
             Err(harm) => Err(self.describe(harm)),
@@ -201,20 +225,15 @@ impl BlobExtent for FrameExtent {
 
     fn read_zstd(&self) -> Result<Option<Bytes>> {
         self.engine.reads.fetch_add(1, Ordering::Relaxed);
-        if self.first.offset != 0 || self.size_bytes < LARGE_BYTES {
+        if !self.may_be_whole() {
             return Ok(None);
         }
-        let frame = match self.engine.packs.packed_frame(&self.first) {
-            Ok(frame) => frame,
-            // Whoever reads the bytes will find it.
-            Err(_) if self.may_be_moved() => return Ok(None),
-            Err(error) => return Err(self.describe(self.harm(error))),
-        };
-        // If it does not hold just these, there are other literals between them, or empty
-        // objects, or another frame lies in its place: whoever reads the bytes will tell.
-        let holds_these =
-            frame.raw_len() == self.size_bytes && frame.holds(self.parts.iter().map(Part::digest));
-        Ok(holds_these.then(|| frame.zstd()))
+        match self.engine.packs.packed_frame(&self.first) {
+            // Whoever reads the bytes will tell what else lies there.
+            Ok(frame) => Ok(self.is_whole(&frame).then(|| frame.zstd())),
+            Err(_) if self.may_be_moved() => Ok(None),
+            Err(error) => Err(self.describe(self.harm(error))),
+        }
     }
 }
 
@@ -237,6 +256,10 @@ pub(crate) struct PatchedExtent {
 impl BlobExtent for PatchedExtent {
     fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
     }
 
     fn read(&self) -> Result<Bytes> {
