@@ -47,6 +47,12 @@ pub trait BlobService: Send + Sync {
     ///
     /// If the store cannot tell.
     fn open(&self, digest: &BlobDigest) -> Result<Option<Box<dyn BlobReader>>>;
+
+    /// Changes whenever extents that were found before may be found elsewhere now. They can be
+    /// read still, if their blobs are stored, but not for what reading costs at best.
+    fn layout_generation(&self) -> u64 {
+        0
+    }
 }
 
 /// An open blob. Reads are positioned: any part can be read, in any order, and reading in
@@ -115,6 +121,9 @@ pub trait BlobExtent: Send + Sync {
     /// Its length in bytes.
     fn size_bytes(&self) -> u64;
 
+    /// How much memory it takes for as long as it is kept, about.
+    fn memory_bytes(&self) -> usize;
+
     /// All of its bytes, verified.
     ///
     /// # Errors
@@ -137,6 +146,10 @@ pub trait BlobExtent: Send + Sync {
 impl BlobExtent for Bytes {
     fn size_bytes(&self) -> u64 {
         self.len() as u64
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.len()
     }
 
     fn read(&self) -> Result<Bytes> {

@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ pub(crate) struct Inner {
     lease: Duration,
     /// Reads of contents so far.
     pub(crate) reads: AtomicU64,
+    /// How often objects were done away with, to be stored anew.
+    pub(crate) forgettings: AtomicU64,
     /// Whether a collection is under way.
     pub(crate) is_collecting: AtomicBool,
     /// Generation of the newest list of dead objects.
@@ -136,6 +138,7 @@ impl Engine {
             pack_bytes: options.pack_bytes,
             lease: options.lease,
             reads: AtomicU64::new(0),
+            forgettings: AtomicU64::new(0),
             is_collecting: AtomicBool::new(false),
             dead_generation: Mutex::new(dead_generation),
             unfollowed: Mutex::new(None),
@@ -302,6 +305,12 @@ impl BlobService for Engine {
         }
         let Some(record) = engine.index.blob(digest.as_bytes())? else { return Ok(None) };
         Ok(Some(Box::new(DividedReader::new(engine, record, ended)?)))
+    }
+
+    fn layout_generation(&self) -> u64 {
+        // What a collection moves goes out of packs that are removed then; what is forgotten is
+        // stored anew. Both only grow, and so does their sum.
+        self.inner.packs.removals() + self.inner.forgettings.load(Ordering::Acquire)
     }
 }
 

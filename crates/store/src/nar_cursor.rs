@@ -34,6 +34,14 @@ impl Part {
         }
     }
 
+    /// What it takes in memory beside itself.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Literal(_) => 0,
+            Self::Extent(part) => part.extent.memory_bytes(),
+        }
+    }
+
     /// Its bytes, those of `plan`.
     pub(crate) fn read(&self, plan: &NarPlan) -> Result<Bytes, Error> {
         match self {
@@ -194,6 +202,11 @@ impl<P: Deref<Target = NarPlan>> NarCursor<P> {
 
     pub(crate) fn plan(&self) -> &P {
         &self.plan
+    }
+
+    /// Where in the NAR the next part begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The next part, which has at most `max_literal_bytes` if it is of literals; `None` at

@@ -1,7 +1,13 @@
 //! A planned NAR in pieces: cut in order, which costs little, and read in any order and on
 //! any thread, which is the work.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 use granary_castore::{BlobService, Result};
@@ -25,12 +31,17 @@ pub struct NarPieces {
     cursor: NarCursor<Arc<NarPlan>>,
 }
 
-/// Bytes of a NAR that are read together.
+/// Bytes of a NAR that are read together. It may be kept, and read again.
 pub struct NarPiece {
     plan: Arc<NarPlan>,
+    id: u64,
+    /// Which bytes of the NAR.
+    range: Range<u64>,
     parts: Vec<Part>,
-    size_bytes: u64,
 }
+
+/// Identifies the next piece that is cut.
+static NEXT_PIECE: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes of a NAR in the form that costs least to read.
 #[derive(Debug)]
@@ -61,21 +72,43 @@ impl NarPieces {
     /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if a blob is missing, damaged or of another size than planned; or
     /// whatever the service fails with. Nothing may be asked of it then.
     pub fn next(&mut self, blobs: &dyn BlobService) -> Result<Option<NarPiece>> {
+        let start = self.cursor.offset();
         let (mut parts, mut size_bytes) = (Vec::new(), 0);
         while size_bytes < PIECE_BYTES {
             let Some(part) = self.cursor.next(blobs, PIECE_BYTES - size_bytes)? else { break };
             size_bytes += part.size_bytes();
             parts.push(part);
         }
-        let plan = Arc::clone(self.cursor.plan());
-        Ok((!parts.is_empty()).then_some(NarPiece { plan, parts, size_bytes }))
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        parts.shrink_to_fit();
+        let (plan, range) = (Arc::clone(self.cursor.plan()), start..start + size_bytes);
+        let id = NEXT_PIECE.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(NarPiece { plan, id, range, parts }))
     }
 }
 
 impl NarPiece {
+    /// Tells it from every other piece that was cut since the process began.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Its length in bytes; not 0.
     pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.range.end - self.range.start
+    }
+
+    /// How much memory it takes for as long as it is kept, about, the plan left out.
+    pub fn memory_bytes(&self) -> usize {
+        let parts = self.parts.iter();
+        size_of::<Self>() + parts.map(|part| size_of::<Part>() + part.memory_bytes()).sum::<usize>()
+    }
+
+    /// The same bytes, to be cut as they lie now.
+    pub fn anew(&self) -> NarPieces {
+        NarPieces::new(Arc::clone(&self.plan), self.range.clone())
     }
 
     /// Reads it: its bytes in order, in buffers as large as can be had without copying much.
@@ -84,7 +117,7 @@ impl NarPiece {
     ///
     /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if what is stored is damaged; or
     /// whatever the service fails with.
-    pub fn read(self) -> Result<Vec<Bytes>> {
+    pub fn read(&self) -> Result<Vec<Bytes>> {
         let mut packer = Packer::default();
         for (position, part) in self.parts.iter().enumerate() {
             if packer.packed.capacity() == 0 {
@@ -103,16 +136,29 @@ impl NarPiece {
     /// # Errors
     ///
     /// What `take` fails with, or as [`read`](Self::read).
-    pub fn read_stored(self, mut take: impl FnMut(StoredBytes<'_>) -> Result<()>) -> Result<()> {
-        for part in &self.parts {
-            match part {
-                Part::Literal(range) => {
-                    take(StoredBytes::Literal(&self.plan.literals[range.clone()]))?;
-                }
-                Part::Extent(part) => take(stored(part)?)?,
-            }
+    pub fn read_stored(&self, mut take: impl FnMut(StoredBytes<'_>) -> Result<()>) -> Result<()> {
+        (0..self.part_count()).try_for_each(|part| take(self.read_stored_part(part)?))
+    }
+
+    /// How many parts it has, which are stored apart.
+    pub fn part_count(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Reads a part, in the form in which it is stored. That need not be the same each time.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    ///
+    /// # Panics
+    ///
+    /// If it has not as many parts.
+    pub fn read_stored_part(&self, part: usize) -> Result<StoredBytes<'_>> {
+        match &self.parts[part] {
+            Part::Literal(range) => Ok(StoredBytes::Literal(&self.plan.literals[range.clone()])),
+            Part::Extent(part) => stored(part),
         }
-        Ok(())
     }
 }
 

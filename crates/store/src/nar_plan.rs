@@ -1,6 +1,9 @@
 //! Plans of NARs: what a NAR is made of, worked out once, then read at any offset.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use granary_castore::{BlobDigest, BlobService, DirectoryService, Error, Node, Result};
@@ -27,12 +30,16 @@ const WRITE_BUFFER_BYTES: usize = 256 << 10;
 /// digest.
 #[derive(Debug)]
 pub struct NarPlan {
+    pub(crate) id: u64,
     /// All literal bytes, those between blobs joined.
     pub(crate) literals: Bytes,
     /// In order of offset, none of them empty.
     pub(crate) blobs: Vec<PlannedBlob>,
     pub(crate) nar_size: u64,
 }
+
+/// Identifies the next plan.
+static NEXT_PLAN: AtomicU64 = AtomicU64::new(0);
 
 /// A file's contents within a NAR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +71,16 @@ impl NarPlan {
     pub fn of_blob(digest: BlobDigest, size_bytes: u64) -> Self {
         let blob = PlannedBlob { nar_offset: 0, size_bytes, digest, literals_before: 0 };
         let blobs = if size_bytes == 0 { Vec::new() } else { vec![blob] };
-        Self { literals: Bytes::new(), blobs, nar_size: size_bytes }
+        Self::of_parts(Bytes::new(), blobs, size_bytes)
+    }
+
+    pub(crate) fn of_parts(literals: Bytes, blobs: Vec<PlannedBlob>, nar_size: u64) -> Self {
+        Self { id: NEXT_PLAN.fetch_add(1, Ordering::Relaxed), literals, blobs, nar_size }
+    }
+
+    /// Tells it from every other plan that was made since the process began.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Plans the NAR of `root`. `None` if a directory, the root or one below it, is not
@@ -88,7 +104,7 @@ impl NarPlan {
         let mut literals = planner.writer.finish().map_err(plan_error)?;
         literals.shrink_to_fit();
         planner.blobs.shrink_to_fit();
-        Ok(Some(Self { literals: literals.into(), blobs: planner.blobs, nar_size }))
+        Ok(Some(Self::of_parts(literals.into(), planner.blobs, nar_size)))
     }
 
     /// Length of the NAR in bytes.

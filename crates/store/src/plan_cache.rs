@@ -83,7 +83,7 @@ mod tests {
 
     fn plan(bytes: usize) -> Arc<NarPlan> {
         let literals = vec![0; bytes - size_of::<NarPlan>()].into();
-        Arc::new(NarPlan { literals, blobs: Vec::new(), nar_size: 0 })
+        Arc::new(NarPlan::of_parts(literals, Vec::new(), 0))
     }
 
     #[test]

@@ -34,6 +34,9 @@ struct Shared {
     /// Whether the last extent of a blob goes on with what is read behind it.
     joins: bool,
     fails_from: AtomicU64,
+    /// How often everything was moved, and how often of those it was told.
+    moves: AtomicU64,
+    told_moves: AtomicU64,
     error: Mutex<Error>,
     counts: Mutex<HashMap<BlobDigest, Counts>>,
 }
@@ -77,6 +80,8 @@ impl FramedStore {
             max_extent_bytes,
             joins,
             fails_from: AtomicU64::new(u64::MAX),
+            moves: AtomicU64::new(0),
+            told_moves: AtomicU64::new(0),
             error: Mutex::new(Error::corrupt("an extent is damaged")),
             counts: Mutex::default(),
         };
@@ -93,6 +98,13 @@ impl FramedStore {
     pub fn fail_from(&self, offset: u64, error: Error) {
         *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
         self.shared.fails_from.store(offset, Ordering::SeqCst);
+    }
+
+    /// Moves everything elsewhere: extents that were found before cannot be read any more. The
+    /// generation of the layout changes with it only if that is to be told.
+    pub fn move_all(&self, is_told: bool) {
+        self.shared.moves.fetch_add(1, Ordering::SeqCst);
+        self.shared.told_moves.fetch_add(u64::from(is_told), Ordering::SeqCst);
     }
 
     /// What was asked of each blob so far.
@@ -123,6 +135,10 @@ impl BlobService for FramedStore {
         let store = self.clone();
         let reader = FramedReader { digest: *digest, contents, store };
         Ok(Some(Box::new(reader)))
+    }
+
+    fn layout_generation(&self) -> u64 {
+        self.shared.told_moves.load(Ordering::SeqCst)
     }
 }
 
@@ -175,7 +191,9 @@ impl FramedReader {
             if position < end {
                 let bytes = self.contents.slice(start..end);
                 let (digest, shared) = (self.digest, Arc::clone(&self.store.shared));
-                let extent = Extent { digest, start: start as u64, bytes, has_frame, shared };
+                let moves = shared.moves.load(Ordering::SeqCst);
+                let extent =
+                    Extent { digest, start: start as u64, bytes, has_frame, moves, shared };
                 return (start, extent);
             }
             (start, has_frame) = (end, !has_frame);
@@ -220,11 +238,16 @@ struct Extent {
     start: u64,
     bytes: Bytes,
     has_frame: bool,
+    /// How often everything had been moved when it was found.
+    moves: u64,
     shared: Arc<Shared>,
 }
 
 impl Extent {
     fn count(&self, is_frame: bool) -> Result<()> {
+        if self.moves != self.shared.moves.load(Ordering::SeqCst) {
+            return Err(Error::corrupt("an extent is not where it was"));
+        }
         if self.start + self.size_bytes() > self.shared.fails_from.load(Ordering::SeqCst) {
             let error = self.shared.error.lock().unwrap_or_else(PoisonError::into_inner);
             return Err(error.clone());
@@ -240,6 +263,10 @@ impl Extent {
 impl BlobExtent for Extent {
     fn size_bytes(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.len()
     }
 
     fn read(&self) -> Result<Bytes> {

@@ -80,6 +80,7 @@ impl Inner {
         list.write(&*self.disk, self.store_id)?;
         drop(newest);
         let forgotten = self.remove_indexed(found)?;
+        self.forgettings.fetch_add(1, Ordering::AcqRel);
         self.log.ask(|answer| Request::Maintain(Maintenance::NoteDead { generation, answer }))?;
         self.index.sync()?;
         Ok(forgotten)

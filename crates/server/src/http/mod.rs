@@ -1,7 +1,8 @@
 //! The HTTP binary cache: what stock Nix reads and writes over HTTP, rendered from the
 //! store when it is asked for.
 //!
-//! Nothing here keeps a NAR, and a narinfo only for as long as it would be rendered the same.
+//! Nothing here keeps a NAR, but where its pieces lie, and what was compressed to be sent between the
+//! frames that are stored; and a narinfo only for as long as it would be rendered the same.
 //! An upload is taken apart as it arrives; what was uploaded to a URL is made again, in the
 //! compression it came in, when that URL is read.
 //!
@@ -32,7 +33,9 @@ mod failure;
 mod options;
 mod target;
 
+mod bounded;
 mod frames;
+mod layouts;
 mod negotiation;
 mod pieces;
 mod range;

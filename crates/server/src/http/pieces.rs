@@ -12,6 +12,8 @@ use tokio::{
     task::{JoinError, JoinHandle, spawn_blocking},
 };
 
+use super::layouts::{Layouts, NewLayout};
+
 /// Most pieces of one body that are read before they are needed.
 const PIECES_AHEAD: usize = 4;
 
@@ -32,6 +34,7 @@ const PIECES_CUT: usize = 4;
 /// Reads the bodies of all connections.
 pub(super) struct Readers {
     store: Arc<Store>,
+    layouts: Layouts,
     /// One permit for each byte that may still be read ahead.
     budget: Arc<Semaphore>,
     /// One permit for each piece that may be read at the same time.
@@ -42,7 +45,7 @@ pub(super) struct Readers {
 pub(super) type Buffers = Vec<Bytes>;
 
 /// What becomes of a piece.
-pub(super) type Form = Arc<dyn Fn(NarPiece) -> Result<Buffers> + Send + Sync>;
+pub(super) type Form = Arc<dyn Fn(&NarPiece) -> Result<Buffers> + Send + Sync>;
 
 impl Readers {
     pub(super) fn new(store: Arc<Store>) -> Self {
@@ -50,6 +53,7 @@ impl Readers {
         let turns = (cores * READS_PER_CORE).max(MIN_READS);
         Self {
             store,
+            layouts: Layouts::default(),
             budget: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
             turns: Arc::new(Semaphore::new(turns)),
         }
@@ -74,11 +78,24 @@ impl Readers {
         range: Range<u64>,
         form: Form,
     ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
+        let generation = self.store.blobs().layout_generation();
+        let is_whole = range == (0..plan.nar_size());
+        let kept = is_whole.then(|| self.layouts.get(&plan, generation)).flatten();
+        let was_kept = kept.is_some();
+        let (cut, cutting, new_layout) = match kept {
+            Some(layout) => (layout.into(), Cutting::Over(None), None),
+            None => {
+                let new_layout = is_whole.then(|| NewLayout::new(Arc::clone(&plan), generation));
+                (VecDeque::new(), Cutting::Idle(NarPieces::new(plan, range)), new_layout)
+            }
+        };
         let mut pieces = Pieces {
             readers: Arc::clone(self),
             form,
-            cutting: Cutting::Idle(NarPieces::new(plan, range)),
-            cut: VecDeque::new(),
+            cutting,
+            cut,
+            was_kept,
+            new_layout,
             reading: VecDeque::new(),
             ahead_bytes: 0,
             sent: None,
@@ -95,19 +112,13 @@ impl Readers {
         }))
     }
 
-    /// Reads a piece when it is its turn.
-    fn start(self: &Arc<Self>, piece: NarPiece, form: &Form) -> Task {
-        let (readers, form) = (Arc::clone(self), Arc::clone(form));
-        Task(tokio::spawn(async move {
-            let turns = Arc::clone(&readers.turns);
-            let turn = turns.acquire_owned().await.map_err(not_read)?;
-            let read = spawn_blocking(move || {
-                let read = form(piece);
-                drop(turn);
-                read
-            });
-            read.await.map_err(not_read)?
-        }))
+    /// Reads a piece from where it lies now.
+    fn read_anew(&self, piece: &NarPiece, form: &Form) -> Result<Buffers> {
+        let (mut pieces, mut buffers) = (piece.anew(), Vec::new());
+        while let Some(piece) = pieces.next(self.store.blobs())? {
+            buffers.extend(form(&piece)?);
+        }
+        Ok(buffers)
     }
 }
 
@@ -121,7 +132,11 @@ struct Pieces {
     form: Form,
     cutting: Cutting,
     /// Pieces that wait to be read.
-    cut: VecDeque<NarPiece>,
+    cut: VecDeque<Arc<NarPiece>>,
+    /// Whether they were kept from another time.
+    was_kept: bool,
+    /// All pieces so far, if they will be kept.
+    new_layout: Option<NewLayout>,
     /// Pieces that are being read, or have been, in order.
     reading: VecDeque<Reading>,
     /// Permits that this body has, for what it reads and what it sends.
@@ -140,7 +155,7 @@ enum Cutting {
 
 /// Pieces in order, then the end or an error if there was one.
 struct CutPieces {
-    pieces: Vec<NarPiece>,
+    pieces: Vec<Arc<NarPiece>>,
     end: Option<Result<()>>,
 }
 
@@ -169,7 +184,7 @@ impl Pieces {
             {
                 // Whoever is waited for needs no budget, or those who are slow to take what
                 // was read for them could hold up all others.
-                let task = self.readers.start(piece, &self.form);
+                let task = self.start(piece);
                 self.reading.push_back(Reading { task, budget: None });
             }
             self.read_ahead();
@@ -193,6 +208,26 @@ impl Pieces {
         }
     }
 
+    /// Reads a piece when it is its turn.
+    fn start(&self, piece: Arc<NarPiece>) -> Task {
+        let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
+        let was_kept = self.was_kept;
+        Task(tokio::spawn(async move {
+            let turns = Arc::clone(&readers.turns);
+            let turn = turns.acquire_owned().await.map_err(not_read)?;
+            let read = spawn_blocking(move || {
+                let read = match form(&piece) {
+                    // What it is made of may have been stored anew since.
+                    Err(_) if was_kept => readers.read_anew(&piece, &form),
+                    read => read,
+                };
+                drop(turn);
+                read
+            });
+            read.await.map_err(not_read)?
+        }))
+    }
+
     /// Gives back what the piece before held, and holds what this one does.
     fn give_back(&mut self, sent: Option<OwnedSemaphorePermit>) {
         if let Some(before) = std::mem::replace(&mut self.sent, sent) {
@@ -208,7 +243,7 @@ impl Pieces {
             && let Some(piece) = self.cut.pop_front()
         {
             self.ahead_bytes += budget.num_permits();
-            let task = self.readers.start(piece, &self.form);
+            let task = self.start(piece);
             self.reading.push_back(Reading { task, budget: Some(budget) });
         }
         if self.cut.len() < PIECES_CUT {
@@ -253,6 +288,14 @@ impl Pieces {
     fn add_cut(&mut self, cut: Result<(NarPieces, CutPieces), JoinError>) {
         self.cutting = match cut {
             Ok((rest, cut)) => {
+                if let Some(layout) = &mut self.new_layout {
+                    layout.extend(&cut.pieces);
+                }
+                if matches!(cut.end, Some(Ok(())))
+                    && let Some(layout) = self.new_layout.take()
+                {
+                    self.readers.layouts.keep(layout);
+                }
                 self.cut.extend(cut.pieces);
                 match cut.end {
                     None => Cutting::Idle(rest),
@@ -269,7 +312,7 @@ fn cut(store: &Store, rest: &mut NarPieces) -> CutPieces {
     let mut pieces = Vec::with_capacity(PIECES_CUT);
     while pieces.len() < PIECES_CUT {
         match rest.next(store.blobs()) {
-            Ok(Some(piece)) => pieces.push(piece),
+            Ok(Some(piece)) => pieces.push(Arc::new(piece)),
             Ok(None) => return CutPieces { pieces, end: Some(Ok(())) },
             Err(error) => return CutPieces { pieces, end: Some(Err(error)) },
         }
@@ -386,6 +429,30 @@ mod tests {
         while !fixture.is_idle() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_once_is_not_cut_again() {
+        let fixture = Fixture::new();
+        let opened =
+            || fixture.castore.counts().values().map(|counts| counts.opened).sum::<usize>();
+        for range in [0..LEN as u64, 0..LEN as u64, 0..5] {
+            let bytes = fixture.read(range.clone()).await.expect("whole");
+            assert!(bytes == fixture.contents[..usize::try_from(range.end).expect("small")]);
+        }
+        assert_eq!(opened(), 2, "for the whole and for the part");
+    }
+
+    #[tokio::test]
+    async fn what_is_moved_is_found() {
+        let fixture = Fixture::new();
+        for is_told in [false, true, true, false] {
+            assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
+            fixture.castore.move_all(is_told);
+        }
+        // It lies elsewhere and is damaged there.
+        fixture.castore.fail_from(0, Error::corrupt("damaged"));
+        assert!(matches!(fixture.read(0..LEN as u64).await, Err(Error::Corrupt(_))));
     }
 
     #[tokio::test]
