@@ -126,8 +126,9 @@ class Sweep(unittest.TestCase):
 
     def test_settings_are_told_as_the_program_takes_them(self):
         today = "--average-chunk-kib 64 --run-kib 1024 --group-kib 512 --level 3 --tables 15 14"
+        today += " --fast-text 15 6"
         self.assertEqual(sweep.TODAY.options(), today.split())
-        own = sweep.Settings(chunk=16, run=32, group=8, level=1, tables=None)
+        own = sweep.Settings(chunk=16, run=32, group=8, **sweep.LEVEL_1)
         expected = "--average-chunk-kib 16 --run-kib 32 --group-kib 8 --level 1"
         self.assertEqual(own.options(), expected.split())
 
@@ -150,7 +151,7 @@ class Sweep(unittest.TestCase):
                 samples.add(sweep.work_name(corpus), sweep.TODAY.name, round, **figures)
         (line,) = table.settings(samples).splitlines()[2:]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        named = ["**64**", "**1024**", "**512**", "**level 3, 2^15, 2^14**"]
+        named = ["**64**", "**1024**", "**512**", f"**{sweep.TODAY.zstd}**"]
         self.assertEqual(cells, [*named, "3.5", "5.0", "3.0", "", "", "", "3.5", "3.0"])
 
 

@@ -26,11 +26,17 @@ class Settings:
     group: int = 512
     level: int = 3
     tables: tuple[int, int] | None = (15, 14)
+    # For text, with the shortest match; None if it is compressed like all else.
+    fast_text: tuple[int, int] | None = (15, 6)
 
     @property
     def zstd(self) -> str:
-        own = f"level {self.level}"
-        return own if self.tables is None else f"{own}, 2^{self.tables[0]}, 2^{self.tables[1]}"
+        said = f"level {self.level}"
+        if self.tables is not None:
+            said += f", 2^{self.tables[0]}, 2^{self.tables[1]}"
+        if self.fast_text is not None:
+            said += f"; text fast, 2^{self.fast_text[0]}, {self.fast_text[1]}"
+        return said
 
     @property
     def name(self) -> str:
@@ -41,7 +47,10 @@ class Settings:
         sizes = {"average-chunk": self.chunk, "run": self.run, "group": self.group}
         options = [word for name, size in sizes.items() for word in (f"--{name}-kib", str(size))]
         options += ["--level", str(self.level)]
-        return options if self.tables is None else [*options, "--tables", *map(str, self.tables)]
+        for name, pair in (("--tables", self.tables), ("--fast-text", self.fast_text)):
+            if pair is not None:
+                options += [name, *map(str, pair)]
+        return options
 
 
 TODAY = Settings()
@@ -50,7 +59,8 @@ FRAMES = (64, 128, 256, 512, 1024)
 # One more, to see what lies beyond.
 RUNS = (*FRAMES, 2048)
 TABLES = (None, (14, 13), (16, 15))
-LEVEL_1 = {"level": 1, "tables": None}
+FAST_TEXT = (None, (14, 6), (16, 6))
+LEVEL_1 = {"level": 1, "tables": None, "fast_text": None}
 
 
 def grid() -> list[Settings]:
@@ -63,6 +73,7 @@ def grid() -> list[Settings]:
     combinations += [replace(TODAY, run=size) for size in RUNS]
     combinations += [replace(TODAY, group=size) for size in FRAMES]
     combinations += [replace(TODAY, tables=tables) for tables in TABLES]
+    combinations += [replace(TODAY, fast_text=fast_text) for fast_text in FAST_TEXT]
     return list(dict.fromkeys(combinations))
 
 

@@ -1,24 +1,46 @@
-//! How memory is allocated.
+//! How memory is allocated: glibc, where it is the C library, is told to keep buffers for the
+//! next use, and not to keep one thread's from another.
 
-/// Bounds what the allocator keeps for itself.
-///
-/// The C library of GNU gives threads that come upon each other arenas of their own, up to eight
-/// for each core, and what is free in one is of no use to the others. The threads here pass
-/// buffers on all the time: with an arena for each core they take less than half of the memory,
-/// and no more time. To be called before there are threads. `MALLOC_ARENA_MAX` stands above it.
+/// Environment variables that say what is set here: whoever sets one knows better.
+const SETTINGS: [&str; 4] =
+    ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"];
+
+/// Sets the allocator up. To be called before there are threads.
 pub(crate) fn set_up() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        bound_arenas(cores.try_into().unwrap_or(libc::c_int::MAX));
+    if SETTINGS.iter().all(|name| std::env::var_os(name).is_none()) {
+        glibc::set_up();
     }
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "no crate has a safe function for it")]
-fn bound_arenas(arenas: libc::c_int) {
-    // SAFETY: it takes two numbers, and looks at nothing else. It may be called at any time.
-    let was_set = unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
-    // If not, there are more arenas, as anywhere else.
-    debug_assert_eq!(was_set, 1);
+mod glibc {
+    use std::thread;
+
+    use libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, c_int};
+
+    /// What is larger gets pages of its own, which go back when it is freed. Frames and pieces of
+    /// NARs are not: to map a buffer of a MiB anew, page by page, costs as much as to fill it.
+    const OWN_PAGES_BYTES: c_int = 16 << 20;
+
+    /// What may be free at the end of an arena before it goes back.
+    const KEPT_BYTES: c_int = 64 << 20;
+
+    pub(super) fn set_up() {
+        // By itself it makes up to eight for each core, for threads that come upon each other.
+        // Buffers go from thread to thread here, and what is free in one arena is of no use to
+        // the others.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        set(M_ARENA_MAX, cores.try_into().unwrap_or(c_int::MAX));
+        set(M_MMAP_THRESHOLD, OWN_PAGES_BYTES);
+        set(M_TRIM_THRESHOLD, KEPT_BYTES);
+    }
+
+    #[expect(unsafe_code, reason = "no crate has a safe function for it")]
+    fn set(setting: c_int, value: c_int) {
+        // SAFETY: it takes two numbers, looks at nothing else, and may be called at any time.
+        let was_set = unsafe { libc::mallopt(setting, value) };
+        // If not, it goes on as it would have.
+        debug_assert_eq!(was_set, 1, "{setting}");
+    }
 }

@@ -55,6 +55,11 @@ struct Args {
     #[arg(long, num_args = 2, value_names = ["LONG", "SHORT"])]
     tables: Option<Vec<u32>>,
 
+    /// Binary logarithm of the entries of zstd's table for text, and what a match has at least; text
+    /// is compressed like all else unless given
+    #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"])]
+    fast_text: Option<Vec<u32>>,
+
     /// What to import
     #[arg(required = true)]
     trees: Vec<PathBuf>,
@@ -66,6 +71,10 @@ impl Args {
         let compression = match self.tables.as_deref() {
             Some(&[long, short]) => level.with_tables(long, short),
             _ => level,
+        };
+        let compression = match self.fast_text.as_deref() {
+            Some(&[log, shortest_match]) => compression.with_fast_text(log, shortest_match),
+            _ => compression,
         };
         OpenOptions {
             compression,

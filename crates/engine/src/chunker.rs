@@ -3,7 +3,7 @@
 use fastcdc::v2020::FastCDC;
 
 /// Which rules cut: stands in the store's header. It changes whenever any boundary would.
-pub(crate) const CHUNKER_ID: u32 = 1;
+pub(crate) const CHUNKER_ID: u32 = 2;
 
 /// Cuts blobs into chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,14 @@ impl Chunker {
         valid.then_some(Self { average_bytes: average_bytes as usize })
     }
 
-    /// A blob up to this length is one chunk, and no chunk but the last of a blob is shorter.
-    pub(crate) fn min_bytes(self) -> usize {
+    /// A blob up to this length is one chunk, and so is as much at the end of any other: to
+    /// look for where to cut it costs more than the half of it that might be found again.
+    pub(crate) fn undivided_bytes(self) -> usize {
+        self.average_bytes
+    }
+
+    /// No chunk but the last of a blob is shorter.
+    fn min_bytes(self) -> usize {
         self.average_bytes / 4
     }
 
@@ -41,7 +47,7 @@ impl Chunker {
     /// have at least [`max_bytes`](Self::max_bytes): the cut then is the same whatever
     /// follows.
     pub(crate) fn first_chunk_len(self, data: &[u8]) -> usize {
-        if data.len() <= self.min_bytes() {
+        if data.len() <= self.undivided_bytes() {
             return data.len();
         }
         let chunker = FastCDC::new(data, self.min_bytes(), self.average_bytes, self.max_bytes());
@@ -85,7 +91,9 @@ mod tests {
     fn boundaries_are_golden() {
         assert_eq!(cuts(&noise(600_000, 1)), GOLDEN_NOISE);
         assert_eq!(cuts(&vec![0; 600_000]), [262_144, 262_144, 75_712]);
-        assert_eq!(cuts(&noise(16 << 10, 2)), [16 << 10]);
+        // The first cut of the noise above, unless there is too little to be cut.
+        assert_eq!(cuts(&noise(64 << 10, 1)), [64 << 10]);
+        assert_eq!(cuts(&noise((64 << 10) + 1, 1)), [19_098, 46_439]);
         assert_eq!(cuts(b""), [0; 0]);
     }
 

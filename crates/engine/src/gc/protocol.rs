@@ -28,7 +28,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::{format::ObjectKind, object_key::ObjectKey};
 
@@ -299,7 +299,7 @@ impl Protocol {
     }
 
     fn hash(&self, key: &ObjectKey) -> u64 {
-        xxh3_64_with_seed(key.digest(), self.seed ^ class(key))
+        XxHash3_64::oneshot_with_seed(self.seed ^ class(key), key.digest())
     }
 }
 

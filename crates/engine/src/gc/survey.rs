@@ -240,5 +240,5 @@ pub(super) fn is_newest(engine: &Inner, value: &ValueRecord) -> Result<bool> {
 
 /// Two keys with the same hash only make a tombstone stay longer.
 fn key_hash(value: &ValueRecord) -> u64 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(&value.key, value.kind.into())
+    twox_hash::XxHash3_64::oneshot_with_seed(value.kind.into(), &value.key)
 }

@@ -153,7 +153,7 @@ impl<'a> Tracer<'a> {
         match self.engine.index.located(ObjectKind::Chunk, digest)? {
             Some(Located::Frame(location)) => {
                 self.stored_bytes += self.shares.stored_bytes(self.engine, &location);
-                if location.len as usize <= self.engine.chunker.min_bytes() {
+                if location.len as usize <= self.engine.chunker.undivided_bytes() {
                     // What is so short is never divided.
                     return Ok(());
                 }

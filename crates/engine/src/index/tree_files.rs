@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+use twox_hash::{XxHash3_128, xxhash3_128};
 
 use crate::format::{Cursor, Malformed};
 
@@ -77,7 +77,7 @@ fn check_version(dir: &Path) -> Result<(), Problem> {
     if fs::metadata(&path)?.len() > MAX_VERSION_BYTES {
         return Err(Malformed("the list of tables is too long").into());
     }
-    if xxh3_128(&fs::read(path)?) == checksum {
+    if XxHash3_128::oneshot(&fs::read(path)?) == checksum {
         Ok(())
     } else {
         Err(Malformed("the checksum of the list of tables is wrong").into())
@@ -98,7 +98,7 @@ fn check_contents(path: &Path) -> Result<(), Problem> {
     let at = cursor.u64()?;
     let wrong = Malformed("the contents of a table are not where they should be");
     let len = trailer_at.checked_sub(at).filter(|len| *len <= MAX_CONTENTS_BYTES).ok_or(wrong)?;
-    if xxh3_128(&read_at(&mut file, at, len)?) == checksum {
+    if XxHash3_128::oneshot(&read_at(&mut file, at, len)?) == checksum {
         Ok(())
     } else {
         Err(Malformed("the checksum of the contents of a table is wrong").into())
@@ -109,15 +109,15 @@ fn check_contents(path: &Path) -> Result<(), Problem> {
 /// while the store is in use, when it is too late to build the index anew.
 pub(super) fn check_table(dir: &Path, id: u64, checksum: u128) -> Result<(), Problem> {
     let mut file = File::open(dir.join(TABLES_DIR).join(id.to_string()))?;
-    let mut hasher = Xxh3Default::new();
+    let mut hasher = xxhash3_128::Hasher::new();
     let mut buffer = vec![0; CHECK_BUFFER_BYTES];
     loop {
         match file.read(&mut buffer)? {
             0 => break,
-            read => hasher.update(&buffer[..read]),
+            read => hasher.write(&buffer[..read]),
         }
     }
-    if hasher.digest128() == checksum {
+    if hasher.finish_128() == checksum {
         Ok(())
     } else {
         Err(Malformed("the checksum of a table is wrong").into())

@@ -1,13 +1,13 @@
 //! Extents: what is read of a blob at once.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use bytes::Bytes;
 use granary_castore::{BlobDigest, BlobExtent, Error, Result};
 
 use crate::{
     engine::Inner,
-    format::{ObjectKind, PackedFrame},
+    format::{ContentsTag, ObjectKind, PackedFrame, contents_tag},
     index::{Located, Location},
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct FrameExtent {
     first: Location,
     size_bytes: u64,
     parts: Vec<Part>,
+    /// That of a frame which they fill, once it was asked for.
+    tag: OnceLock<ContentsTag>,
     /// How many collections had ended when it was looked up.
     ended: u64,
     /// How many packs had been removed when this was made.
@@ -65,7 +67,8 @@ impl FrameExtent {
         let len = location.len;
         let parts = vec![Part::Chunk { digest, len }];
         let removals = engine.packs.removals();
-        Self { engine, first: location, size_bytes: len.into(), parts, ended, removals }
+        let (size_bytes, tag) = (len.into(), OnceLock::new());
+        Self { engine, first: location, size_bytes, parts, tag, ended, removals }
     }
 
     /// Adds the chunk behind it, which has `size_bytes` and comes after `literals`, if it lies
@@ -119,7 +122,9 @@ impl FrameExtent {
     /// Whether just its chunks and literals lie in `frame`: other literals, empty objects or
     /// other contents do not.
     fn is_whole(&self, frame: &PackedFrame) -> bool {
-        frame.raw_len() == self.size_bytes && frame.holds(self.parts.iter().map(Part::digest))
+        // An extent may be kept, and read again.
+        let tag = self.tag.get_or_init(|| contents_tag(self.parts.iter().map(Part::digest)));
+        frame.raw_len() == self.size_bytes && frame.tag() == *tag
     }
 
     /// All of its bytes out of those of its frame, each chunk checked.

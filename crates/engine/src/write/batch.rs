@@ -353,7 +353,7 @@ impl WriteBatch for EngineBatch {
         let digest = BlobDigest::of(&contents);
         let chunker = self.engine.chunker;
         let key = ObjectKey::Object(ObjectKind::Chunk, *digest.as_bytes());
-        let may_be_divided = contents.len() > chunker.min_bytes();
+        let may_be_divided = contents.len() > chunker.undivided_bytes();
         let may_be_one_chunk = contents.len() <= chunker.max_bytes();
         // What is stored is neither chunked nor compressed again.
         if may_be_divided && self.is_known(&ObjectKey::Blob(*digest.as_bytes()))?

@@ -18,7 +18,7 @@ use super::layouts::{Layouts, NewLayout};
 const PIECES_AHEAD: usize = 4;
 
 /// Most bytes of pieces that are read before they are needed, over all connections. Beside
-/// these, a connection costs the piece that it sends, of half a MiB to two as a rule.
+/// these, a connection costs the piece that it sends, of one MiB to two and a half as a rule.
 const READ_AHEAD_BYTES: usize = 32 << 20;
 
 /// How many pieces are read at a time for each core: more than one, since some wait for the
@@ -82,12 +82,11 @@ impl Readers {
         let is_whole = range == (0..plan.nar_size());
         let kept = is_whole.then(|| self.layouts.get(&plan, generation)).flatten();
         let was_kept = kept.is_some();
-        let (cut, cutting, new_layout) = match kept {
-            Some(layout) => (layout.into(), Cutting::Over(None), None),
-            None => {
-                let new_layout = is_whole.then(|| NewLayout::new(Arc::clone(&plan), generation));
-                (VecDeque::new(), Cutting::Idle(NarPieces::new(plan, range)), new_layout)
-            }
+        let (cut, cutting, new_layout) = if let Some(layout) = kept {
+            (layout.into(), Cutting::Over(None), None)
+        } else {
+            let new_layout = is_whole.then(|| NewLayout::new(Arc::clone(&plan), generation));
+            (VecDeque::new(), Cutting::Idle(NarPieces::new(plan, range)), new_layout)
         };
         let mut pieces = Pieces {
             readers: Arc::clone(self),
@@ -211,21 +210,24 @@ impl Pieces {
     /// Reads a piece when it is its turn.
     fn start(&self, piece: Arc<NarPiece>) -> Task {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
-        let was_kept = self.was_kept;
-        Task(tokio::spawn(async move {
-            let turns = Arc::clone(&readers.turns);
-            let turn = turns.acquire_owned().await.map_err(not_read)?;
-            let read = spawn_blocking(move || {
-                let read = match form(&piece) {
-                    // What it is made of may have been stored anew since.
-                    Err(_) if was_kept => readers.read_anew(&piece, &form),
-                    read => read,
-                };
-                drop(turn);
-                read
-            });
-            read.await.map_err(not_read)?
-        }))
+        let (turns, was_kept) = (Arc::clone(&readers.turns), self.was_kept);
+        let read = move |turn: OwnedSemaphorePermit| {
+            let read = match form(&piece) {
+                // What it is made of may have been stored anew since.
+                Err(_) if was_kept => readers.read_anew(&piece, &form),
+                read => read,
+            };
+            drop(turn);
+            read
+        };
+        // A task of its own, which costs a way to another thread, only to wait in.
+        Task(match Arc::clone(&turns).try_acquire_owned() {
+            Ok(turn) => spawn_blocking(move || read(turn)),
+            Err(_) => tokio::spawn(async move {
+                let turn = turns.acquire_owned().await.map_err(not_read)?;
+                spawn_blocking(move || read(turn)).await.map_err(not_read)?
+            }),
+        })
     }
 
     /// Gives back what the piece before held, and holds what this one does.
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
 
     /// Several pieces.
-    const LEN: usize = (4 << 20) + 7;
+    const LEN: usize = (8 << 20) + 7;
 
     struct Fixture {
         castore: FramedStore,
@@ -412,7 +414,7 @@ mod tests {
     async fn who_is_slow_stops_nobody_and_memory_is_bounded() {
         let fixture = Fixture::new();
         let mut slow = Vec::new();
-        for number in 0..200 {
+        for number in 0..100 {
             slow.push(Box::pin(fixture.begin(0..LEN as u64).await.expect("whole")));
             if number == 0 {
                 let taken = READ_AHEAD_BYTES - fixture.readers.budget.available_permits();

@@ -141,7 +141,7 @@ impl Encoder {
     }
 }
 
-/// Room for the framing of a piece of half a MiB.
+/// Room for the framing of a piece.
 const FRAMING_BYTES: usize = 128;
 
 #[cfg(test)]
