@@ -308,9 +308,10 @@ impl BlobService for Engine {
     }
 
     fn layout_generation(&self) -> u64 {
-        // What a collection moves goes out of packs that are removed then; what is forgotten is
-        // stored anew. Both only grow, and so does their sum.
-        self.inner.packs.removals() + self.inner.forgettings.load(Ordering::Acquire)
+        // What a collection moves goes out of packs that are removed then; what it does away with,
+        // and what is forgotten, may be stored anew. All only grow, and so does their sum.
+        let Inner { packs, guard, forgettings, .. } = &*self.inner;
+        packs.removals() + guard.ended() + forgettings.load(Ordering::Acquire)
     }
 }
 

@@ -48,6 +48,13 @@ pub(crate) struct Object {
     pub(crate) literals_len: u16,
 }
 
+impl Object {
+    /// Whether `bytes` are those that its digest names. Those of a patch it does not name.
+    pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        self.kind == ObjectKind::Patch || blake3::hash(bytes) == self.digest
+    }
+}
+
 const OBJECT_BYTES: usize = 39;
 
 /// See [`Record::Frame`].

@@ -79,8 +79,10 @@ impl Inner {
         list.generation = generation;
         list.write(&*self.disk, self.store_id)?;
         drop(newest);
-        let forgotten = self.remove_indexed(found)?;
+        let forgotten = self.remove_indexed(found);
+        // Also if it failed halfway.
         self.forgettings.fetch_add(1, Ordering::AcqRel);
+        let forgotten = forgotten?;
         self.log.ask(|answer| Request::Maintain(Maintenance::NoteDead { generation, answer }))?;
         self.index.sync()?;
         Ok(forgotten)

@@ -122,6 +122,16 @@ impl<'a> Rewriter<'a> {
             return Ok(true);
         }
         let Ok(raw) = packed.unpack() else { return Ok(false) };
+        // IMPORTANT: whoever reads what gets a frame of its own believes the checksum of that, so
+        // what it is made of must be right.
+        let is_right = |(object, location): (&Object, &Location)| {
+            let start = location.offset as usize;
+            raw.get(start..start + object.len as usize).is_some_and(|bytes| object.is_in(bytes))
+        };
+        let live = found.live.iter().zip(frame.objects.iter().zip(&found.locations));
+        if !live.filter(|(live, _)| **live).all(|(_, placed)| is_right(placed)) {
+            return Ok(false);
+        }
         let mut start = first;
         while start < frame.objects.len() {
             let run = found.live[start..].iter().take_while(|live| **live).count();

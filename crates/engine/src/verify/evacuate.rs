@@ -139,9 +139,14 @@ impl Inner {
                 Err(Error::Corrupt(_)) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            raw.extend_from_slice(&bytes);
             let len = location.len;
-            objects.push(Object { kind: *kind, digest: *digest, len, literals_len: 0 });
+            let object = Object { kind: *kind, digest: *digest, len, literals_len: 0 };
+            // IMPORTANT: whoever reads it from its new frame believes the checksum of that.
+            if !object.is_in(&bytes) {
+                return Ok(None);
+            }
+            raw.extend_from_slice(&bytes);
+            objects.push(object);
             from.push(*location);
         }
         let frame = StoredFrame::compress(&raw, &objects, compressor);
