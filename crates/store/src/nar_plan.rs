@@ -30,7 +30,7 @@ const WRITE_BUFFER_BYTES: usize = 256 << 10;
 /// digest.
 #[derive(Debug)]
 pub struct NarPlan {
-    pub(crate) id: u64,
+    pub(crate) id: Option<u64>,
     /// All literal bytes, those between blobs joined.
     pub(crate) literals: Bytes,
     /// In order of offset, none of them empty.
@@ -75,11 +75,19 @@ impl NarPlan {
     }
 
     pub(crate) fn of_parts(literals: Bytes, blobs: Vec<PlannedBlob>, nar_size: u64) -> Self {
-        Self { id: NEXT_PLAN.fetch_add(1, Ordering::Relaxed), literals, blobs, nar_size }
+        let id = Some(NEXT_PLAN.fetch_add(1, Ordering::Relaxed));
+        Self { id, literals, blobs, nar_size }
     }
 
-    /// Tells it from every other plan that was made since the process began.
-    pub fn id(&self) -> u64 {
+    /// The same, to be read once: nothing that is found out about it is worth keeping.
+    #[must_use]
+    pub fn for_once(self) -> Self {
+        Self { id: None, ..self }
+    }
+
+    /// Tells it from every other plan that was made since the process began; `None` if it is to
+    /// be read once.
+    pub fn id(&self) -> Option<u64> {
         self.id
     }
 

@@ -91,7 +91,7 @@ pub(super) async fn get(
     Representation {
         content_type: HeaderValue::from_static(sort.content_type()),
         tag: HEXLOWER.encode(document.digest.as_bytes()),
-        plan: Arc::new(NarPlan::of_blob(document.digest, document.size_bytes)),
+        plan: Arc::new(NarPlan::of_blob(document.digest, document.size_bytes).for_once()),
     }
     .respond(cache, reading)
     .await

@@ -12,7 +12,7 @@ use zstd::zstd_safe::compress_bound;
 
 use super::{
     bounded,
-    pieces::{Buffers, Form},
+    pieces::{Buffers, Form, Later},
 };
 
 /// Level of zstd for what lies between the frames that are stored.
@@ -80,18 +80,18 @@ impl Framer {
     /// The form of pieces that are frames.
     pub(super) fn form(self: &Arc<Self>) -> Form {
         let framer = Arc::clone(self);
-        Arc::new(move |piece| framer.frames(piece))
+        Arc::new(move |piece, later| framer.frames(piece, later))
     }
 
     /// The piece as frames, one after the other.
-    fn frames(&self, piece: &NarPiece) -> Result<Buffers> {
+    fn frames(&self, piece: &NarPiece, later: Later) -> Result<Buffers> {
         match self.framed.get(&piece.id()) {
             Some(framed) => framed.iter().map(|framed| self.again(piece, framed)).collect(),
-            None => self.make(piece),
+            None => self.make(piece, later),
         }
     }
 
-    fn make(&self, piece: &NarPiece) -> Result<Buffers> {
+    fn make(&self, piece: &NarPiece, later: Later) -> Result<Buffers> {
         let (mut frames, mut framed) = (Vec::new(), Vec::new());
         let mut between = Vec::new();
         for part in 0..piece.part_count() {
@@ -106,7 +106,9 @@ impl Framer {
             }
         }
         self.end_frame(&mut between, &mut frames, &mut framed)?;
-        self.framed.insert(piece.id(), framed.into());
+        if later == Later::Kept {
+            self.framed.insert(piece.id(), framed.into());
+        }
         Ok(frames)
     }
 
@@ -191,7 +193,10 @@ mod tests {
         let pieces = std::iter::from_fn(|| rest.next(&castore).expect("whole"));
         let (pieces, framer): (Vec<_>, _) = (pieces.collect(), Framer::default());
         let frames = || -> Vec<Bytes> {
-            pieces.iter().flat_map(|piece| framer.frames(piece).expect("whole")).collect()
+            pieces
+                .iter()
+                .flat_map(|piece| framer.frames(piece, Later::Kept).expect("whole"))
+                .collect()
         };
         let first = frames();
         let read = || {

@@ -1,13 +1,17 @@
 //! Pieces of NARs that were read lately, so that they need not be cut again.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use granary_store::{NarPiece, NarPlan};
 use quick_cache::{Weighter, sync::Cache};
 
 use super::bounded;
 
-/// Most bytes that the pieces take that are kept. Those of a Linux source tree take a quarter.
+/// Most bytes that the pieces take that are kept, and as many those that are being cut. Those of a
+/// Linux source tree take a quarter.
 const LAYOUT_CACHE_BYTES: u64 = 32 << 20;
 
 /// How many NARs the cache is laid out for.
@@ -17,6 +21,8 @@ const LAYOUT_CACHE_ENTRIES: usize = 1024;
 pub(super) struct Layouts {
     /// By plan.
     kept: Cache<u64, Arc<Layout>, ByMemory>,
+    /// Bytes of those that are being cut.
+    growing: Arc<AtomicU64>,
 }
 
 struct Layout {
@@ -37,52 +43,70 @@ impl Weighter<u64, Arc<Layout>> for ByMemory {
 
 impl Default for Layouts {
     fn default() -> Self {
-        Self { kept: bounded::cache(LAYOUT_CACHE_ENTRIES, LAYOUT_CACHE_BYTES, ByMemory) }
+        let kept = bounded::cache(LAYOUT_CACHE_ENTRIES, LAYOUT_CACHE_BYTES, ByMemory);
+        Self { kept, growing: Arc::default() }
     }
 }
 
 impl Layouts {
     /// The pieces of a NAR, if they are kept and lie where they did.
     pub(super) fn get(&self, plan: &NarPlan, generation: u64) -> Option<Vec<Arc<NarPiece>>> {
-        let layout = self.kept.get(&plan.id())?;
+        let id = plan.id()?;
+        let layout = self.kept.get(&id)?;
         if layout.generation == generation {
             return Some(layout.pieces.clone());
         }
-        self.kept.remove(&plan.id());
+        self.kept.remove(&id);
         None
     }
 
-    /// Keeps the pieces of a whole NAR, if they are not too many.
-    pub(super) fn keep(&self, new: NewLayout) {
-        let NewLayout { plan, layout } = new;
-        if layout.memory_bytes <= LAYOUT_CACHE_BYTES {
-            self.kept.insert(plan.id(), Arc::new(layout));
-        }
+    /// Begins to note the pieces of a NAR, unless they are not worth it. `generation` is that of
+    /// the blobs now.
+    pub(super) fn begin(&self, plan: &Arc<NarPlan>, generation: u64) -> Option<NewLayout> {
+        let growing = Arc::clone(&self.growing);
+        let layout = Layout { generation, pieces: Vec::new(), memory_bytes: 0 };
+        let mut new = NewLayout { id: plan.id()?, layout, growing };
+        // A piece keeps the plan, which another cache may have let go of.
+        new.grow(plan.memory_bytes() as u64).then_some(new)
+    }
+
+    /// Bytes of those that are being cut.
+    #[cfg(test)]
+    pub(super) fn growing_bytes(&self) -> u64 {
+        self.growing.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the pieces of a whole NAR.
+    pub(super) fn keep(&self, mut new: NewLayout) {
+        let layout = Layout { pieces: std::mem::take(&mut new.layout.pieces), ..new.layout };
+        self.kept.insert(new.id, Arc::new(layout));
     }
 }
 
 /// The pieces of a NAR that is being cut.
 pub(super) struct NewLayout {
-    plan: Arc<NarPlan>,
+    id: u64,
     layout: Layout,
+    growing: Arc<AtomicU64>,
 }
 
 impl NewLayout {
-    /// Without a piece so far. `generation` is that of the blobs now.
-    pub(super) fn new(plan: Arc<NarPlan>, generation: u64) -> Self {
-        // A piece keeps the plan, which another cache may have let go of.
-        let memory_bytes = plan.memory_bytes() as u64;
-        Self { plan, layout: Layout { generation, pieces: Vec::new(), memory_bytes } }
+    /// Adds the next pieces; false if there is no room for them, and then it is of no more use.
+    #[must_use]
+    pub(super) fn extend(&mut self, pieces: &[Arc<NarPiece>]) -> bool {
+        self.layout.pieces.extend_from_slice(pieces);
+        self.grow(pieces.iter().map(|piece| piece.memory_bytes() as u64).sum())
     }
 
-    /// Adds the next pieces. Of too many, none is kept.
-    pub(super) fn extend(&mut self, pieces: &[Arc<NarPiece>]) {
-        let Self { layout, .. } = self;
-        layout.memory_bytes += pieces.iter().map(|piece| piece.memory_bytes() as u64).sum::<u64>();
-        if layout.memory_bytes > LAYOUT_CACHE_BYTES {
-            layout.pieces = Vec::new();
-        } else {
-            layout.pieces.extend_from_slice(pieces);
-        }
+    /// False if those that are being cut would take more together than those that are kept.
+    fn grow(&mut self, bytes: u64) -> bool {
+        self.layout.memory_bytes += bytes;
+        self.growing.fetch_add(bytes, Ordering::Relaxed) + bytes <= LAYOUT_CACHE_BYTES
+    }
+}
+
+impl Drop for NewLayout {
+    fn drop(&mut self) {
+        self.growing.fetch_sub(self.layout.memory_bytes, Ordering::Relaxed);
     }
 }

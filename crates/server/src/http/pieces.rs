@@ -45,7 +45,15 @@ pub(super) struct Readers {
 pub(super) type Buffers = Vec<Bytes>;
 
 /// What becomes of a piece.
-pub(super) type Form = Arc<dyn Fn(&NarPiece) -> Result<Buffers> + Send + Sync>;
+pub(super) type Form = Arc<dyn Fn(&NarPiece, Later) -> Result<Buffers> + Send + Sync>;
+
+/// What will become of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Later {
+    /// It is kept, or will be, and may be asked for again.
+    Kept,
+    Gone,
+}
 
 impl Readers {
     pub(super) fn new(store: Arc<Store>) -> Self {
@@ -65,7 +73,7 @@ impl Readers {
         plan: Arc<NarPlan>,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
-        self.pieces(plan, range, Arc::new(NarPiece::read)).await
+        self.pieces(plan, range, Arc::new(|piece: &NarPiece, _| piece.read())).await
     }
 
     /// The bytes `range` of what is planned, piece by piece, each in `form`.
@@ -85,15 +93,18 @@ impl Readers {
         let (cut, cutting, new_layout) = if let Some(layout) = kept {
             (layout.into(), Cutting::Over(None), None)
         } else {
-            let new_layout = is_whole.then(|| NewLayout::new(Arc::clone(&plan), generation));
+            let new_layout = is_whole.then(|| self.layouts.begin(&plan, generation)).flatten();
             (VecDeque::new(), Cutting::Idle(NarPieces::new(plan, range)), new_layout)
         };
+        let is_kept = was_kept || new_layout.is_some();
+        let later = if is_kept { Later::Kept } else { Later::Gone };
         let mut pieces = Pieces {
             readers: Arc::clone(self),
             form,
             cutting,
             cut,
             was_kept,
+            later,
             new_layout,
             reading: VecDeque::new(),
             ahead_bytes: 0,
@@ -115,7 +126,7 @@ impl Readers {
     fn read_anew(&self, piece: &NarPiece, form: &Form) -> Result<Buffers> {
         let (mut pieces, mut buffers) = (piece.anew(), Vec::new());
         while let Some(piece) = pieces.next(self.store.blobs())? {
-            buffers.extend(form(&piece)?);
+            buffers.extend(form(&piece, Later::Gone)?);
         }
         Ok(buffers)
     }
@@ -134,6 +145,7 @@ struct Pieces {
     cut: VecDeque<Arc<NarPiece>>,
     /// Whether they were kept from another time.
     was_kept: bool,
+    later: Later,
     /// All pieces so far, if they will be kept.
     new_layout: Option<NewLayout>,
     /// Pieces that are being read, or have been, in order.
@@ -211,8 +223,9 @@ impl Pieces {
     fn start(&self, piece: Arc<NarPiece>) -> Task {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
         let (turns, was_kept) = (Arc::clone(&readers.turns), self.was_kept);
+        let later = self.later;
         let read = move |turn: OwnedSemaphorePermit| {
-            let read = match form(&piece) {
+            let read = match form(&piece, later) {
                 // What it is made of may have been stored anew since.
                 Err(_) if was_kept => readers.read_anew(&piece, &form),
                 read => read,
@@ -290,8 +303,8 @@ impl Pieces {
     fn add_cut(&mut self, cut: Result<(NarPieces, CutPieces), JoinError>) {
         self.cutting = match cut {
             Ok((rest, cut)) => {
-                if let Some(layout) = &mut self.new_layout {
-                    layout.extend(&cut.pieces);
+                if self.new_layout.as_mut().is_some_and(|layout| !layout.extend(&cut.pieces)) {
+                    (self.new_layout, self.later) = (None, Later::Gone);
                 }
                 if matches!(cut.end, Some(Ok(())))
                     && let Some(layout) = self.new_layout.take()
@@ -369,6 +382,7 @@ mod tests {
 
         fn is_idle(&self) -> bool {
             self.readers.budget.available_permits() == READ_AHEAD_BYTES
+                && self.readers.layouts.growing_bytes() == 0
         }
     }
 
@@ -443,6 +457,19 @@ mod tests {
             assert!(bytes == fixture.contents[..usize::try_from(range.end).expect("small")]);
         }
         assert_eq!(opened(), 2, "for the whole and for the part");
+    }
+
+    #[tokio::test]
+    async fn what_is_read_once_is_not_kept() {
+        let mut fixture = Fixture::new();
+        let [digest] = fixture.plan.blobs().map(|blob| blob.digest).collect::<Vec<_>>()[..] else {
+            panic!("it is one blob");
+        };
+        fixture.plan = Arc::new(NarPlan::of_blob(digest, LEN as u64).for_once());
+        for times in 1..3 {
+            assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
+            assert_eq!(fixture.castore.counts()[&digest].opened, times);
+        }
     }
 
     #[tokio::test]
