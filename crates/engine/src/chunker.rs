@@ -27,8 +27,8 @@ impl Chunker {
         valid.then_some(Self { average_bytes: average_bytes as usize })
     }
 
-    /// A blob up to this length is one chunk, and so is as much at the end of any other: to
-    /// look for where to cut it costs more than the half of it that might be found again.
+    /// A blob up to this length is one chunk, and so is as much at the end of any other: what
+    /// might be found again of it is no longer than a chunk is anyway.
     pub(crate) fn undivided_bytes(self) -> usize {
         self.average_bytes
     }
