@@ -29,7 +29,7 @@ use crate::{
 
 /// What the daemon logs unless it is told otherwise. What is below the index has more
 /// to say than anybody wants to know.
-const DEFAULT_LOG: &str = "info,lsm_tree=warn";
+const DEFAULT_LOG: &str = "info";
 
 /// Time that work on other threads has to end once all connections are closed. With what
 /// the connections have before, it stays below ten seconds.

@@ -4,7 +4,6 @@ use std::{io, sync::Arc};
 
 use granary_castore::Error;
 
-use super::tree_files::Problem;
 use crate::{
     disk::{FREE_SPACE, is_full},
     format::Malformed,
@@ -14,9 +13,7 @@ use crate::{
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum IndexError {
     #[error("the tables of the index failed")]
-    Tables(#[source] Arc<lsm_tree::Error>),
-    #[error("cannot read or write a table of the index")]
-    Io(#[source] Arc<io::Error>),
+    Tables(#[from] granary_tables::Error),
     #[error("an index entry is malformed")]
     Malformed(#[from] Malformed),
     #[error("cannot start the thread of the index")]
@@ -25,34 +22,16 @@ pub(crate) enum IndexError {
     Ended,
 }
 
-impl From<lsm_tree::Error> for IndexError {
-    fn from(error: lsm_tree::Error) -> Self {
-        match error {
-            lsm_tree::Error::Io(error) => Self::Io(Arc::new(error)),
-            error => Self::Tables(Arc::new(error)),
-        }
-    }
-}
-
-impl From<Problem> for IndexError {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::Malformed(problem) => problem.into(),
-            Problem::Io(error) => lsm_tree::Error::Io(error).into(),
-        }
-    }
-}
-
 impl IndexError {
     /// Whether the trouble lies with the machine or the moment, so that an index that is
     /// built anew would fare no better.
     pub(crate) fn is_passing(&self) -> bool {
         use io::ErrorKind;
         match self {
-            Self::Malformed(_) | Self::Tables(_) => false,
+            Self::Malformed(_) | Self::Tables(granary_tables::Error::Damaged { .. }) => false,
             Self::Thread(_) | Self::Ended => true,
-            Self::Io(error) => !matches!(
-                error.kind(),
+            Self::Tables(granary_tables::Error::Io { cause, .. }) => !matches!(
+                cause.kind(),
                 ErrorKind::UnexpectedEof
                     | ErrorKind::InvalidData
                     | ErrorKind::InvalidInput
@@ -65,7 +44,7 @@ impl IndexError {
     }
 
     fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io(error) if is_full(error))
+        matches!(self, Self::Tables(granary_tables::Error::Io { cause, .. }) if is_full(cause))
     }
 }
 

@@ -4,6 +4,9 @@
 //! that the tables always hold what was applied up to some update, with the watermark of that
 //! update.
 //!
+//! A run may be too short for a large merger. So at its end some tables are merged that are small
+//! together, or many short runs would leave many tables.
+//!
 //! A memtable that cannot be written stays, and is tried again when the next is closed or
 //! somebody waits. Only when no more may wait does an update fail.
 
@@ -13,8 +16,13 @@ use std::{
 };
 
 use granary_castore::Chain;
+use granary_tables::Turn;
 
 use super::{error::IndexError, memory::Memory, tables::Tables};
+
+/// Tables that are merged at the end of a run, which would else leave one more each time: they
+/// take half a second.
+const LAST_MERGER_BYTES: u64 = 64 << 20;
 
 /// Ends the thread when it is dropped, after what it is doing.
 pub(super) struct Flusher {
@@ -123,24 +131,29 @@ impl Shared {
     fn run(&self) {
         let _end = End(self);
         while let Some(request) = self.next_request() {
-            let result = self.write_waiting();
-            let is_written = result.is_ok();
-            if let Err(error) = &result {
-                tracing::error!(
-                    error = %Chain(error),
-                    "the index cannot be written; it stays in memory and is tried again"
-                );
-            }
-            {
-                let mut progress = self.progress();
-                progress.followed = request;
-                progress.failure = result.err();
-                self.changed.notify_all();
-            }
-            if is_written {
-                self.merge();
+            if self.follow(request) {
+                self.merge(u64::MAX);
             }
         }
+        // Large mergers are left to runs that are long enough.
+        self.merge(LAST_MERGER_BYTES);
+    }
+
+    /// Follows a request. Whether it could.
+    fn follow(&self, request: u64) -> bool {
+        let result = self.write_waiting();
+        let is_written = result.is_ok();
+        if let Err(error) = &result {
+            tracing::error!(
+                error = %Chain(error),
+                "the index cannot be written; it stays in memory and is tried again"
+            );
+        }
+        let mut progress = self.progress();
+        progress.followed = request;
+        progress.failure = result.err();
+        self.changed.notify_all();
+        is_written
     }
 
     /// The newest request, once there is one that was not followed; `None` at the end.
@@ -169,34 +182,40 @@ impl Shared {
             let progress = self.progress();
             self.changed.notify_all();
             drop(progress);
-            // However much there is to write: else there could be more tables without end.
-            self.merge_some();
         }
     }
 
-    /// Merges tables until there are few enough, or there is something to write.
-    fn merge(&self) {
-        loop {
+    /// Merges tables until there are few enough, up to `max_bytes` at a time. What is to be
+    /// written meanwhile is written: a merger may take long. A large one is given up when the
+    /// thread is to end.
+    fn merge(&self, max_bytes: u64) {
+        let mut turn = || {
             let progress = self.progress();
-            if progress.is_stopping || progress.requested > progress.followed {
-                return;
+            if progress.is_stopping {
+                return if max_bytes > LAST_MERGER_BYTES { Turn::Stop } else { Turn::GoOn };
             }
+            let request = progress.requested;
+            let is_new = request > progress.followed;
             drop(progress);
-            if !self.merge_some() {
-                return;
+            // Else there could be more tables without end.
+            if is_new && !self.tables.is_crowded() {
+                self.follow(request);
+            }
+            Turn::GoOn
+        };
+        loop {
+            match self.tables.merge_some(max_bytes, &mut turn) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(
+                        error = %Chain(&error),
+                        "tables of the index cannot be merged; it works, if more slowly"
+                    );
+                    return;
+                }
             }
         }
-    }
-
-    /// Whether some tables were merged, and there may be more to do.
-    fn merge_some(&self) -> bool {
-        self.tables.merge_some().unwrap_or_else(|error| {
-            tracing::warn!(
-                error = %Chain(&error),
-                "tables of the index cannot be merged; it works, if more slowly"
-            );
-            false
-        })
     }
 }
 

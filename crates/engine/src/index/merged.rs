@@ -2,24 +2,22 @@
 
 use std::iter::Peekable;
 
-use lsm_tree::Slice;
+use granary_tables::KeyValue;
 
 use super::{error::IndexError, memory::Sorted};
 
 /// Both sorted, each key once: what is in memory is newer than what is in a table. A key that
 /// was removed comes without a value.
-pub(super) struct Merged<T: Iterator<Item = Result<(Slice, Slice), IndexError>>> {
+pub(super) struct Merged<T: Iterator<Item = Result<KeyValue, IndexError>>> {
     pub(super) memory: Peekable<<Sorted as IntoIterator>::IntoIter>,
     pub(super) tables: Peekable<T>,
 }
 
-impl<T: Iterator<Item = Result<(Slice, Slice), IndexError>>> Iterator for Merged<T> {
+impl<T: Iterator<Item = Result<KeyValue, IndexError>>> Iterator for Merged<T> {
     type Item = Result<(Vec<u8>, Option<Vec<u8>>), IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let of_table = |entry: Result<_, _>| {
-            entry.map(|(key, value): (Slice, Slice)| (key.to_vec(), Some(value.to_vec())))
-        };
+        let of_table = |entry: Result<KeyValue, _>| entry.map(|(key, value)| (key, Some(value)));
         let Some((key, _)) = self.memory.peek() else {
             return self.tables.next().map(of_table);
         };
@@ -51,9 +49,8 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).into(), value.map(|value| [value].into())))
             .collect();
-        let tables = tables
-            .into_iter()
-            .map(|entry| entry.map(|(key, value)| (Slice::from(key), Slice::from(&[value][..]))));
+        let tables =
+            tables.into_iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), vec![value])));
         Merged { memory: memory.into_iter().peekable(), tables: tables.peekable() }
             .map(|entry| entry.map(|(key, value)| (key, value.map(|v| v[0]))).map_err(drop))
             .collect()

@@ -19,7 +19,6 @@ mod memory;
 mod merged;
 mod scan;
 mod tables;
-mod tree_files;
 
 use std::{
     path::Path,
@@ -27,6 +26,7 @@ use std::{
 };
 
 use granary_castore::Chain;
+use granary_tables::KeyValue;
 
 use crate::{
     format::{BlobRecord, Malformed, ObjectKind, Place},
@@ -48,9 +48,6 @@ const PACKS_PAGE: usize = 1_024;
 
 /// A value, or its tombstone, and its place in the order.
 pub(crate) type PlacedValue = (Place, Option<Vec<u8>>);
-
-/// A key and its value.
-pub(crate) type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// The index of one store. Dropping it writes what is in memory.
 pub(crate) struct Index {
@@ -236,7 +233,7 @@ impl Index {
         if let Some(value) = self.read_memory().by_digest(key) {
             return Ok(value.is_some());
         }
-        self.tables.contains(key)
+        Ok(self.tables.get(key, |_| ())?.is_some())
     }
 
     fn get_by_digest<T>(
@@ -247,7 +244,7 @@ impl Index {
         if let Some(value) = self.read_memory().by_digest(key) {
             return Ok(value.as_deref().map(decode).transpose()?);
         }
-        Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
+        Ok(self.tables.get(key, decode)?.transpose()?)
     }
 
     fn get<T>(
@@ -258,7 +255,7 @@ impl Index {
         if let Some(value) = self.read_memory().other(key) {
             return Ok(value.as_deref().map(decode).transpose()?);
         }
-        Ok(self.tables.get(key)?.map(|value| decode(&value)).transpose()?)
+        Ok(self.tables.get(key, decode)?.transpose()?)
     }
 
     /// Of up to `max` keys (at least 1) from `start` on that begin with `prefix`, in their order,
@@ -397,9 +394,9 @@ mod tests {
     fn what_cannot_be_written_stays_in_memory() {
         let dir = tempfile::TempDir::new().expect("a temporary directory");
         let path = dir.path().join("index");
-        let tables = path.join("tables");
+        let elsewhere = dir.path().join("elsewhere");
         let index = Index::open(&path).expect("a new index");
-        fs::remove_dir(&tables).expect("it is empty");
+        fs::rename(&path, &elsewhere).expect("moved");
         let mut applied = 0;
         let error = loop {
             match index.apply(update(&index, applied + 1)) {
@@ -408,10 +405,10 @@ mod tests {
             }
             assert!(applied < 100, "memory is bounded");
         };
-        assert!(matches!(error, IndexError::Io(_)), "{error}");
+        assert!(matches!(error, IndexError::Tables(_)), "{error}");
         assert_eq!(count(&index, applied), applied);
         index.sync().expect_err("there is still no place");
-        fs::create_dir(&tables).expect("made");
+        fs::rename(&elsewhere, &path).expect("moved back");
         index.apply(update(&index, applied + 1)).expect("there is room again");
         drop(index);
         let index = Index::open(&path).expect("opens");

@@ -192,7 +192,7 @@ fn bytes_of_packs(disk: &CrashDisk) -> usize {
 }
 
 fn bytes_of_tables(index: &Path) -> u64 {
-    let tables = fs::read_dir(index.join("tables")).expect("a directory");
+    let tables = fs::read_dir(index).expect("a directory");
     tables.map(|entry| entry.and_then(|entry| entry.metadata()).map_or(0, |file| file.len())).sum()
 }
 

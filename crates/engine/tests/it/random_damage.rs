@@ -116,13 +116,8 @@ impl Store {
     }
 
     fn index_files(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        for dir in ["index", "index/tables"] {
-            for entry in fs::read_dir(self.index.path().join(dir)).expect("a directory") {
-                let path = entry.expect("an entry").path();
-                files.extend(path.is_file().then_some(path));
-            }
-        }
+        let entries = fs::read_dir(self.index.path().join("index")).expect("a directory");
+        let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
         files.sort();
         files
     }

@@ -70,7 +70,7 @@ fn everything_is_there_and_nothing_is_replayed() {
 fn opening_and_closing_writes_no_table() {
     let filled = Filled::new();
     let tables = || {
-        let tables = fs::read_dir(filled.path().join("index/tables")).expect("a directory");
+        let tables = fs::read_dir(filled.path().join("index")).expect("a directory");
         let mut tables: Vec<_> = tables.map(|entry| entry.expect("an entry").path()).collect();
         tables.sort();
         tables

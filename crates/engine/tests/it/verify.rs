@@ -328,8 +328,9 @@ fn a_damaged_index_is_found_or_built_anew() {
 }
 
 fn tables_of(fixture: &Fixture) -> Vec<std::path::PathBuf> {
-    let tables = std::fs::read_dir(fixture.index.path().join("index/tables"));
-    tables.expect("there are tables").map(|table| table.expect("a table").path()).collect()
+    let files = std::fs::read_dir(fixture.index.path().join("index")).expect("there is an index");
+    let files = files.map(|file| file.expect("a file").path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "table")).collect()
 }
 
 /// Notes what it is told.

@@ -16,14 +16,15 @@ const FUZZING: &str = "fuzzing";
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("nix-formats", &[]),
     ("castore", &[]),
-    ("engine", &["castore"]),
+    ("tables", &[]),
+    ("engine", &["castore", "tables"]),
     ("store", &["castore", "nix-formats"]),
     ("proto", &["castore", "nix-formats", "store"]),
     ("client", &["castore", "nix-formats", "proto", "store"]),
     ("server", &["castore", "nix-formats", "proto", "store"]),
     ("cli", &["castore", "client", "engine", "nix-formats", "proto", "server", "store"]),
     (TESTKIT, &["castore", "engine", "nix-formats", "store"]),
-    (FUZZING, &["castore", "engine", "nix-formats", "proto", "server", "store", TESTKIT]),
+    (FUZZING, &["castore", "engine", "nix-formats", "proto", "server", "store", "tables", TESTKIT]),
 ];
 
 #[test]

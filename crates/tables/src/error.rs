@@ -1,0 +1,46 @@
+//! Why tables cannot be read or written.
+
+use std::{io, path::Path, sync::Arc};
+
+/// Why tables cannot be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The operating system refuses it.
+    #[error("cannot {operation} {name}")]
+    Io {
+        /// What was tried: "open", "write".
+        operation: &'static str,
+        /// On which file or directory.
+        name: String,
+        /// What the operating system said.
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    /// A file is not what was written.
+    #[error("{name} is damaged: {problem}")]
+    Damaged {
+        /// Which file.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn damaged(path: &Path, damage: Damage) -> Self {
+        Self::Damaged { name: path.display().to_string(), problem: damage.0 }
+    }
+}
+
+/// What is wrong with some bytes; whose they are is known further up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage(pub(crate) &'static str);
+
+/// Makes an error of what the operating system said.
+pub(crate) fn failed<E: Into<io::Error>>(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> Error + use<E> {
+    let name = path.display().to_string();
+    move |cause| Error::Io { operation, name, cause: Arc::new(cause.into()) }
+}

@@ -1,0 +1,71 @@
+//! Reading parts of a file, and all of it.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
+};
+use twox_hash::xxhash3_128;
+
+use crate::error::{Damage, Error, failed};
+
+/// Files are checked in pieces of this size.
+const CHECK_BUFFER_BYTES: usize = 1 << 20;
+
+/// A file that is open, and its path for messages.
+#[derive(Debug)]
+pub(crate) struct ReadFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl ReadFile {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        Ok(Self { file, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Just the `len` bytes at `offset`. Whoever asks held `len` against a limit.
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
+        // Not zeroed first.
+        let mut buffer = Vec::with_capacity(len);
+        while buffer.len() < len {
+            let at = offset + buffer.len() as u64;
+            match pread(&self.file, spare_capacity(&mut buffer), at) {
+                Ok(0) => return Err(self.damaged(Damage("it is cut off"))),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed("read", &self.path)(errno)),
+            }
+        }
+        buffer.truncate(len);
+        Ok(buffer)
+    }
+
+    /// Length and XXH3 of the whole file.
+    pub(crate) fn measure(&self) -> Result<(u64, u128), Error> {
+        let (mut hasher, mut len) = (xxhash3_128::Hasher::new(), 0);
+        let mut buffer = vec![0; CHECK_BUFFER_BYTES];
+        loop {
+            match (&self.file).read(&mut buffer).map_err(failed("read", &self.path))? {
+                0 => return Ok((len, hasher.finish_128())),
+                read => {
+                    hasher.write(&buffer[..read]);
+                    len += read as u64;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn damaged(&self, damage: Damage) -> Error {
+        Error::damaged(&self.path, damage)
+    }
+}

@@ -1,0 +1,6 @@
+//! Tables as whoever uses them sees them.
+
+mod damage;
+mod files;
+mod model;
+mod support;
