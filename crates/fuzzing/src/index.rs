@@ -10,6 +10,7 @@ use granary_castore::{BlobDigest, BlobService, DirectoryService, RecordStore};
 use granary_engine::{Engine, OpenError};
 use granary_tables::Tables;
 use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     edit::Script,
@@ -18,6 +19,12 @@ use crate::{
 
 /// Files are edited, not entries.
 const FILES: u8 = 1;
+
+/// And the list of tables has their checksums.
+const SEALED: u8 = 2;
+
+/// Entries that are edited go to so many tables, some of which say that keys were removed.
+const TABLES: usize = 6;
 
 /// Opens a store whose index was changed.
 ///
@@ -28,9 +35,14 @@ const FILES: u8 = 1;
 pub fn check(data: &[u8]) {
     let store = engine_store();
     let mut script = Script::new(data);
-    let has_damaged_files = script.u8() & FILES != 0;
-    let index =
-        if has_damaged_files { edited_files(&mut script) } else { edited_entries(&mut script) };
+    let what = script.u8();
+    let has_damaged_files = what & (FILES | SEALED) == FILES;
+    let index = match what & (FILES | SEALED) {
+        FILES => edited_files(&mut script),
+        0 => edited_entries(&mut script),
+        _ => resealed_files(&mut script),
+    };
+    merge(index.path());
     let disk = disk_with(&store.files);
     match open(&disk, index.path(), false) {
         Ok(engine) if has_damaged_files => {
@@ -87,6 +99,45 @@ fn edited_files(script: &mut Script<'_>) -> TempDir {
     index_with(&files)
 }
 
+/// An index with tables that the script edits, and whose checksums in the list are right.
+fn resealed_files(script: &mut Script<'_>) -> TempDir {
+    let mut files = engine_store().index.clone();
+    let is_list = |name: &Path| name == Path::new(granary_tables::LIST_FILE);
+    let mut tables: Vec<_> = files.iter_mut().filter(|(name, _)| !is_list(name)).collect();
+    let number = usize::from(script.u8()) % tables.len();
+    script.edit(&mut tables[number].1);
+    let listed = files.iter().filter(|(name, _)| !is_list(name)).flat_map(|(name, bytes)| {
+        let id = name.file_stem().and_then(|id| id.to_str()?.parse::<u64>().ok());
+        let id = id.expect("tables have numbers for names").to_le_bytes();
+        let len = (bytes.len() as u64).to_le_bytes();
+        [&id[..], &len, &xxh3_128(bytes).to_le_bytes()].concat()
+    });
+    let mut list: Vec<_> = b"GRLIST\0\x01".iter().copied().chain(listed).collect();
+    list.extend_from_slice(&xxh3_128(&list).to_le_bytes());
+    for (name, bytes) in &mut files {
+        if is_list(name) {
+            *bytes = std::mem::take(&mut list);
+        }
+    }
+    index_with(&files)
+}
+
+/// Merges the tables, if they can be opened.
+fn merge(dir: &Path) {
+    let dir = dir.join("index");
+    let copy = TempDir::new().expect("a temporary directory");
+    let copy = copy.path().join("index");
+    std::fs::create_dir(&copy).expect("made");
+    for file in std::fs::read_dir(dir).expect("an index") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), copy.join(file.file_name())).expect("copied");
+    }
+    if let Ok(tables) = Tables::open(&copy) {
+        tables.range(b"", b"").for_each(drop);
+        tables.merge_all().ok();
+    }
+}
+
 /// An index whose tables are whole, and in which some entries are others.
 fn edited_entries(script: &mut Script<'_>) -> TempDir {
     let original = index_with(&engine_store().index);
@@ -121,6 +172,14 @@ fn entries(dir: &Path) -> Vec<Entry> {
 
 fn write_entries(dir: &Path, entries: &[Entry]) {
     let tables = Tables::open(dir).expect("a new index");
-    let entries = entries.iter().map(|(key, value)| (&key[..], Some(&value[..])));
-    tables.add(entries).expect("tables can be written");
+    for table in 0..TABLES {
+        let of_table = entries.iter().enumerate().filter_map(|(number, (key, value))| {
+            // What one table has, the one before it removes.
+            let is_here = number % TABLES == table;
+            let is_removed = number % TABLES == table + 1;
+            (is_here || is_removed).then_some((&key[..], is_here.then_some(&value[..])))
+        });
+        let of_table: Vec<_> = of_table.collect();
+        tables.add(of_table.into_iter()).expect("tables can be written");
+    }
 }

@@ -1,8 +1,12 @@
 //! Going through one table.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use crate::{block::Block, error::Error, table::Table};
+use crate::{
+    block::Block,
+    error::{Damage, Error},
+    table::Table,
+};
 
 /// A place in a table: an entry, or the end.
 #[derive(Debug)]
@@ -15,6 +19,9 @@ pub(crate) struct Cursor {
     rest_len: usize,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
+    /// The key before, if there was one.
+    last_key: Vec<u8>,
+    has_last: bool,
 }
 
 impl Cursor {
@@ -27,8 +34,9 @@ impl Cursor {
             None => (0, None),
         };
         let rest_len = block.as_ref().map_or(0, |block| block.entries().len_bytes());
-        let (key, value) = Default::default();
-        let mut cursor = Self { table, block, next_block, rest_len, key, value };
+        let (key, value, last_key, has_last) = Default::default();
+        let mut cursor =
+            Self { table, block, next_block, rest_len, key, value, last_key, has_last };
         cursor.advance()?;
         while cursor.key().is_some_and(|key| key < start) {
             cursor.advance()?;
@@ -52,9 +60,15 @@ impl Cursor {
             let mut entries = block.last_entries(self.rest_len);
             let next = entries.next().map_err(|damage| self.table.damaged(damage))?;
             if let Some((suffix, value)) = next {
+                mem::swap(&mut self.key, &mut self.last_key);
                 self.key.clear();
                 self.key.extend_from_slice(block.shared());
                 self.key.extend_from_slice(suffix);
+                // Whoever writes what was read relies on it.
+                if self.has_last && self.key <= self.last_key {
+                    return Err(self.table.damaged(Damage("its keys do not ascend")));
+                }
+                self.has_last = true;
                 let mut buffer = self.value.take().unwrap_or_default();
                 buffer.clear();
                 self.value = value.map(|value| {

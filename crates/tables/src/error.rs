@@ -1,11 +1,15 @@
 //! Why tables cannot be read or written.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
 
 /// Why tables cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The operating system refuses it.
+    /// The operating system refuses it, for now perhaps.
     #[error("cannot {operation} {name}")]
     Io {
         /// What was tried: "open", "write".
@@ -16,7 +20,7 @@ pub enum Error {
         #[source]
         cause: Arc<io::Error>,
     },
-    /// A file is not what was written.
+    /// A file is not what was written, or is not there.
     #[error("{name} is damaged: {problem}")]
     Damaged {
         /// Which file.
@@ -35,6 +39,26 @@ impl Error {
 /// What is wrong with some bytes; whose they are is known further up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damage(pub(crate) &'static str);
+
+/// Makes an error of what the operating system said while something was to be read that must be
+/// there.
+pub(crate) fn unreadable<E: Into<io::Error>>(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> Error {
+    move |cause| {
+        let cause = cause.into();
+        match cause.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidInput => {
+                Error::damaged(path, Damage("it is not there, or no file"))
+            }
+            _ => failed(operation, path)(cause),
+        }
+    }
+}
 
 /// Makes an error of what the operating system said.
 pub(crate) fn failed<E: Into<io::Error>>(

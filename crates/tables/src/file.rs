@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use rustix::{
 };
 use twox_hash::xxhash3_128;
 
-use crate::error::{Damage, Error, failed};
+use crate::error::{Damage, Error, unreadable};
 
 /// Files are checked in pieces of this size.
 const CHECK_BUFFER_BYTES: usize = 1 << 20;
@@ -26,7 +26,7 @@ pub(crate) struct ReadFile {
 
 impl ReadFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let file = File::open(&path).map_err(failed("open", &path))?;
+        let file = File::open(&path).map_err(unreadable("open", &path))?;
         Ok(Self { file, path })
     }
 
@@ -43,7 +43,7 @@ impl ReadFile {
             match pread(&self.file, spare_capacity(&mut buffer), at) {
                 Ok(0) => return Err(self.damaged(Damage("it is cut off"))),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed("read", &self.path)(errno)),
+                Err(errno) => return Err(unreadable("read", &self.path)(errno)),
             }
         }
         buffer.truncate(len);
@@ -55,12 +55,14 @@ impl ReadFile {
         let (mut hasher, mut len) = (xxhash3_128::Hasher::new(), 0);
         let mut buffer = vec![0; CHECK_BUFFER_BYTES];
         loop {
-            match (&self.file).read(&mut buffer).map_err(failed("read", &self.path))? {
-                0 => return Ok((len, hasher.finish_128())),
-                read => {
+            match (&self.file).read(&mut buffer) {
+                Ok(0) => return Ok((len, hasher.finish_128())),
+                Ok(read) => {
                     hasher.write(&buffer[..read]);
                     len += read as u64;
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable("read", &self.path)(error)),
             }
         }
     }

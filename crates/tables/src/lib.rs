@@ -10,7 +10,7 @@
 //!
 //! # Invariants
 //!
-//! - What [`Tables::add`] was given is durable as a whole when it returns, or not there at all.
+//! - What [`Tables::add`] was given is there as a whole or not at all, and durable once it returns.
 //! - Readers see the tables of one moment.
 //! - What is read was checked: whole tables when they are opened, each block again when it is read.
 //!   Damage is an [`Error`], never an absence, and bytes from the disk never panic.

@@ -9,7 +9,7 @@ use std::{
 use twox_hash::XxHash3_128;
 
 use crate::{
-    error::{Damage, Error, failed},
+    error::{Damage, Error, failed, unreadable},
     integer::take_array,
 };
 
@@ -22,7 +22,7 @@ const NEW_LIST_FILE: &str = "list.new";
 /// What it begins with: what it is, and which version of the layout it has.
 const MAGIC: [u8; 8] = *b"GRLIST\x00\x01";
 
-/// It takes 32 bytes for each table, and there are dozens at most.
+/// It takes 32 bytes for each table, and there are dozens as long as they can be merged.
 const MAX_LIST_BYTES: u64 = 1 << 20;
 
 /// Bytes of the checksum at its end.
@@ -50,7 +50,7 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Vec<Listed>>, Error> {
     match read() {
         Ok(listed) => listed.map(Some).map_err(|damage| Error::damaged(&path, damage)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed("read", &path)(error)),
+        Err(error) => Err(unreadable("read", &path)(error)),
     }
 }
 

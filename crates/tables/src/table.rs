@@ -56,6 +56,10 @@ impl Table {
         let mut rest = &footer[..];
         let mut field = || take_array(&mut rest).map(u64::from_le_bytes).map_err(damaged);
         let (entries, blocks, lines) = (field()?, field()?, field()?);
+        // Each takes a byte or more.
+        if lines == 0 || entries < blocks || entries > listed.len {
+            return Err(damaged(Damage("it says to hold what it cannot")));
+        }
 
         let part = |behind: u64, count: u64, each: usize| {
             let len = count.checked_mul(each as u64)?;

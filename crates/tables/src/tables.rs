@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock, TryLockError,
@@ -10,9 +10,11 @@ use std::{
     },
 };
 
+use rustix::fs::statvfs;
+
 use crate::{
     cursor::Cursor,
-    error::{Error, failed},
+    error::{Error, failed, unreadable},
     filter::KeyHash,
     list::{self, Listed},
     merge::Merge,
@@ -31,8 +33,11 @@ const MERGED_PART: u64 = 3;
 /// them if entries come faster than they are merged.
 const MANY_TABLES: usize = 64;
 
-/// Entries that are merged between two looks at what else is to be done.
-const ENTRIES_IN_TURN: u64 = 16 << 10;
+/// Bytes that are merged between two looks at what else is to be done.
+const TURN_BYTES: usize = 1 << 20;
+
+/// What part of the free space of its disk a merger may take.
+const FREE_PART: u64 = 2;
 
 /// The end of names of tables.
 const EXTENSION: &str = "table";
@@ -53,8 +58,11 @@ pub struct Tables {
     /// The newest first.
     newest: RwLock<Newest>,
     next_id: AtomicU64,
-    /// Held by whoever replaces the list.
-    listing: Mutex<()>,
+    /// Held by whoever adds a table.
+    adding: Mutex<()>,
+    /// Held by whoever replaces the list. Tables that may or may not be on the list that is found
+    /// after a crash, since it could not be synced.
+    listing: Mutex<Vec<PathBuf>>,
     /// Held by whoever merges. Nobody else takes tables off the list.
     merging: Mutex<()>,
 }
@@ -74,27 +82,30 @@ impl Tables {
     /// [`Error::Damaged`] if there is no list though there is a directory, or something is not
     /// what was written: all of it is read.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let listed = if dir.exists() {
-            let there = list::read(dir)?;
-            there.ok_or_else(|| Error::Damaged {
-                name: dir.display().to_string(),
-                problem: "there is no list of its tables",
-            })?
-        } else {
-            fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
-            list::replace(dir, &[])?;
-            list::sync(dir)?;
-            Vec::new()
+        let listed = if dir.exists() { list::read(dir)? } else { None };
+        let listed = match listed {
+            Some(listed) => listed,
+            None if is_missing_or_empty(dir)? => {
+                make(dir)?;
+                Vec::new()
+            }
+            None => {
+                let problem = "there is no list of its tables";
+                return Err(Error::Damaged { name: dir.display().to_string(), problem });
+            }
         };
         let tables =
             listed.iter().map(|listed| Ok(Arc::new(Table::open(path(dir, listed.id), *listed)?)));
         let tables = tables.collect::<Result<Newest, Error>>()?;
-        remove_others(dir, &listed)?;
-        let next_id = listed.iter().map(|listed| listed.id.saturating_add(1)).max();
+        // IMPORTANT: the list may be one that was not synced. What an older one has stays until
+        // this one is.
+        list::sync(dir)?;
+        let next_id = remove_others(dir, &listed)?;
         Ok(Self {
             dir: dir.to_owned(),
             newest: RwLock::new(tables),
-            next_id: AtomicU64::new(next_id.unwrap_or_default()),
+            next_id: AtomicU64::new(next_id),
+            adding: Mutex::default(),
             listing: Mutex::default(),
             merging: Mutex::default(),
         })
@@ -131,16 +142,17 @@ impl Tables {
     }
 
     /// Adds a table of entries, whose keys ascend and which are newer than all others: values,
-    /// or `None` for what is removed. Once it returns they are durable; if it fails, there is
-    /// nothing of them.
+    /// or `None` for what is removed. Once it returns they are durable.
     ///
     /// # Errors
     ///
-    /// If the table or the list cannot be written.
+    /// If the table or the list cannot be written. Nothing of it is seen then, but if it was the last
+    /// sync that failed, it may be there when the tables are opened again.
     pub fn add<'a>(
         &self,
         entries: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> Result<(), Error> {
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing older is there that could be removed.
         let is_first = self.newest().is_empty();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -158,8 +170,13 @@ impl Tables {
         self.newest().len() >= MANY_TABLES
     }
 
+    /// Bytes of all tables.
+    pub fn len_bytes(&self) -> u64 {
+        self.newest().iter().map(|table| table.listed().len).sum()
+    }
+
     /// Merges some tables, if there are too many for their sizes, but none of more than
-    /// `max_bytes` together. Meanwhile it asks now and then whether to go on. False if there is
+    /// `max_bytes` together, nor of more than half of the free space. Meanwhile it asks now and then whether to go on. False if there is
     /// nothing to do, somebody else merges, or it was stopped.
     ///
     /// # Errors
@@ -173,6 +190,8 @@ impl Tables {
         };
         let newest = self.newest();
         let lengths: Vec<_> = newest.iter().map(|table| table.listed().len).collect();
+        // What others have to write meanwhile must fit, too.
+        let max_bytes = max_bytes.min(self.free_bytes()? / FREE_PART);
         match to_merge(&lengths, max_bytes) {
             0 => Ok(false),
             count => self.merge(&newest[..count], count == newest.len(), turn),
@@ -202,19 +221,23 @@ impl Tables {
         mut turn: impl FnMut() -> Turn,
     ) -> Result<bool, Error> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        // No file has more entries than bytes.
         let entries = inputs.iter().map(|table| table.entries()).sum();
         let mut writer = TableWriter::create(path(&self.dir, id), entries)?;
         let mut merge = Merge::new(cursors(inputs, &[])?);
-        let mut merged = 0;
+        let mut bytes = 0;
         while let Some(entry) = merge.next()? {
-            if let Some(key) = entry.key()
-                && !(has_oldest && entry.value().is_none())
-            {
+            let Some(key) = entry.key() else { break };
+            // Nothing older is there that could be removed.
+            if !(has_oldest && entry.value().is_none()) {
                 writer.push(key, entry.value())?;
             }
-            merged += 1;
-            if merged % ENTRIES_IN_TURN == 0 && turn() == Turn::Stop {
-                return Ok(false);
+            bytes += key.len() + entry.value().map_or(0, <[u8]>::len);
+            if bytes >= TURN_BYTES {
+                bytes = 0;
+                if turn() == Turn::Stop {
+                    return Ok(false);
+                }
             }
         }
         self.install(&inputs.iter().map(|table| table.listed().id).collect(), id, writer)?;
@@ -243,7 +266,7 @@ impl Tables {
     }
 
     fn replace(&self, replaced: &HashSet<u64>, new: Option<&Arc<Table>>) -> Result<(), Error> {
-        let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsure = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.newest();
         let is_replaced = |table: &Arc<Table>| replaced.contains(&table.listed().id);
         let place = old.iter().position(is_replaced).unwrap_or_default();
@@ -259,9 +282,18 @@ impl Tables {
         }
         // IMPORTANT: if this fails, either list may be found after a crash, so that all tables of
         // both must stay.
-        list::sync(&self.dir)?;
+        if let Err(error) = list::sync(&self.dir) {
+            unsure.extend(new.map(|new| new.path().to_owned()));
+            return Err(error);
+        }
+        unsure.drain(..).for_each(|path| remove(&path));
         *self.newest.write().unwrap_or_else(PoisonError::into_inner) = tables;
         Ok(())
+    }
+
+    fn free_bytes(&self) -> Result<u64, Error> {
+        let disk = statvfs(&self.dir).map_err(failed("measure the disk of", &self.dir))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn newest(&self) -> Newest {
@@ -296,16 +328,38 @@ fn cursors(tables: &[Arc<Table>], start: &[u8]) -> Result<Vec<Cursor>, Error> {
     tables.iter().map(|table| Cursor::seek(Arc::clone(table), start)).collect()
 }
 
-/// Removes tables that are not listed.
-fn remove_others(dir: &Path, listed: &[Listed]) -> Result<(), Error> {
+/// Makes a place for tables, of which there are none.
+fn make(dir: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
+    list::replace(dir, &[])?;
+    list::sync(dir)?;
+    dir.parent().map_or(Ok(()), list::sync)
+}
+
+fn is_missing_or_empty(dir: &Path) -> Result<bool, Error> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(unreadable("list the directory", dir)(error)),
+    }
+}
+
+/// Removes tables that are not listed. An id that no table there has.
+fn remove_others(dir: &Path, listed: &[Listed]) -> Result<u64, Error> {
     let used: HashSet<_> = listed.iter().map(|listed| path(dir, listed.id)).collect();
+    let mut next_id = 0;
     for entry in fs::read_dir(dir).map_err(failed("list the directory", dir))? {
         let path = entry.map_err(failed("list the directory", dir))?.path();
-        if path.extension().is_some_and(|end| end == EXTENSION) && !used.contains(&path) {
+        if path.extension().is_none_or(|end| end != EXTENSION) {
+            continue;
+        }
+        let id = path.file_stem().and_then(|id| id.to_str()?.parse::<u64>().ok());
+        next_id = next_id.max(id.map_or(0, |id| id.saturating_add(1)));
+        if !used.contains(&path) {
             remove(&path);
         }
     }
-    Ok(())
+    Ok(next_id)
 }
 
 /// Entries of several tables, by [`Tables::range`].
@@ -367,5 +421,22 @@ mod tests {
         assert_eq!(to_merge(&[10, 10, 10, 10, 100], 140), 5);
         assert_eq!(to_merge(&[10, 10, 10, 10, 100], 5), 0);
         assert_eq!(any(&[u64::MAX; 5]), 5);
+    }
+
+    #[test]
+    fn keys_that_do_not_ascend_are_damage() {
+        let dir = tempfile::TempDir::new().expect("a temporary directory");
+        for (number, keys) in [["b", "a"], ["a", "a"]].into_iter().enumerate() {
+            let path = dir.path().join(number.to_string());
+            let mut writer = TableWriter::create(path.clone(), 2).expect("created");
+            for key in keys {
+                writer.push(key.as_bytes(), Some(b"value")).expect("written");
+            }
+            let (len, checksum) = writer.finish().expect("written").expect("entries");
+            let table = Table::open(path, Listed { id: 0, len, checksum }).expect("whole");
+            let mut merge = Merge::new(cursors(&[Arc::new(table)], &[]).expect("the first"));
+            assert!(merge.next().expect("the first").is_some());
+            assert!(matches!(merge.next(), Err(Error::Damaged { .. })), "{keys:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
     mem,
     path::{Path, PathBuf},
 };
@@ -19,6 +19,13 @@ use crate::{
 
 /// Bytes that are written together.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// Bytes behind which the file is synced: at the end of a large one, a sync of all of it would hold
+/// up everybody who waits for this thread.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// What a key and its value have at most.
+const MAX_ENTRY_BYTES: usize = 1 << 30;
 
 /// A table in the making. Unless it is [finished](Self::finish), the file is removed again.
 pub(crate) struct TableWriter {
@@ -42,6 +49,10 @@ impl TableWriter {
 
     /// Adds an entry, whose key is behind those of all before it.
     pub(crate) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        if key.len() + value.map_or(0, <[u8]>::len) > MAX_ENTRY_BYTES {
+            let too_large = io::Error::new(io::ErrorKind::InvalidInput, "an entry is too large");
+            return Err(failed("write", &self.out.path)(too_large));
+        }
         self.block.push(key, value);
         self.filter.insert(KeyHash::of(key));
         self.entries += 1;
@@ -54,7 +65,8 @@ impl TableWriter {
         }
         let first = head(self.block.first_key());
         let len = self.out.write_with(|buffer| self.block.finish(buffer))?;
-        let len = u32::try_from(len).expect("entries are far smaller than 4 GiB");
+        let len =
+            u32::try_from(len).expect("no entry has 4 GiB, and a block at most one more than fits");
         self.directory.extend_from_slice(&first.to_be_bytes());
         self.directory.extend_from_slice(&len.to_le_bytes());
         self.blocks += 1;
@@ -87,13 +99,14 @@ struct Out {
     buffer: Vec<u8>,
     hasher: xxhash3_128::Hasher,
     written: u64,
+    synced: u64,
 }
 
 impl Out {
     fn create(path: PathBuf) -> Result<Self, Error> {
         let file = File::create_new(&path).map_err(failed("create", &path))?;
         let (buffer, hasher) = (Vec::with_capacity(2 * BUFFER_BYTES), xxhash3_128::Hasher::new());
-        Ok(Self { path, file, is_finished: false, buffer, hasher, written: 0 })
+        Ok(Self { path, file, is_finished: false, buffer, hasher, written: 0, synced: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -116,13 +129,22 @@ impl Out {
         self.file.write_all(&self.buffer).map_err(failed("write", &self.path))?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.written - self.synced >= SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        // The length is part of what fdatasync promises.
+        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        self.synced = self.written;
         Ok(())
     }
 
     fn finish(mut self) -> Result<(u64, u128), Error> {
         self.flush()?;
-        // The length is part of what fdatasync promises.
-        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        self.sync()?;
         self.is_finished = true;
         let hasher = mem::replace(&mut self.hasher, xxhash3_128::Hasher::new());
         Ok((self.written, hasher.finish_128()))

@@ -26,20 +26,9 @@ impl IndexError {
     /// Whether the trouble lies with the machine or the moment, so that an index that is
     /// built anew would fare no better.
     pub(crate) fn is_passing(&self) -> bool {
-        use io::ErrorKind;
         match self {
             Self::Malformed(_) | Self::Tables(granary_tables::Error::Damaged { .. }) => false,
-            Self::Thread(_) | Self::Ended => true,
-            Self::Tables(granary_tables::Error::Io { cause, .. }) => !matches!(
-                cause.kind(),
-                ErrorKind::UnexpectedEof
-                    | ErrorKind::InvalidData
-                    | ErrorKind::InvalidInput
-                    | ErrorKind::NotFound
-                    | ErrorKind::IsADirectory
-                    | ErrorKind::NotADirectory
-                    | ErrorKind::AlreadyExists
-            ),
+            Self::Thread(_) | Self::Ended | Self::Tables(granary_tables::Error::Io { .. }) => true,
         }
     }
 

@@ -4,8 +4,9 @@
 //! that the tables always hold what was applied up to some update, with the watermark of that
 //! update.
 //!
-//! A run may be too short for a large merger. So at its end some tables are merged that are small
-//! together, or many short runs would leave many tables.
+//! A run may be too short for a large merger. So at its begin and its end only such tables are merged
+//! as are small together; else many short runs would leave many tables, or begin the same merger again
+//! and again.
 //!
 //! A memtable that cannot be written stays, and is tried again when the next is closed or
 //! somebody waits. Only when no more may wait does an update fail.
@@ -20,9 +21,10 @@ use granary_tables::Turn;
 
 use super::{error::IndexError, memory::Memory, tables::Tables};
 
-/// Tables that are merged at the end of a run, which would else leave one more each time: they
-/// take half a second.
-const LAST_MERGER_BYTES: u64 = 64 << 20;
+/// Tables of so many bytes together, or of a part of the whole index if that is more, are merged even
+/// if a run is short, which would else leave one more each time. 64 MiB take half a second.
+const SHORT_MERGER_BYTES: u64 = 64 << 20;
+const SHORT_MERGER_PART: u64 = 8;
 
 /// Ends the thread when it is dropped, after what it is doing.
 pub(super) struct Flusher {
@@ -42,6 +44,8 @@ struct Shared {
 struct Progress {
     /// How often it was asked for to write what waits.
     requested: u64,
+    /// The last request whose sender waits until it was followed.
+    awaited: u64,
     /// The last request that was followed.
     followed: u64,
     /// Why that failed, if it did.
@@ -73,6 +77,7 @@ impl Flusher {
     /// Waits until all that waits now is written.
     pub(super) fn flush(&self) -> Result<(), IndexError> {
         let request = self.shared.request();
+        self.shared.progress().awaited = request;
         self.shared.wait(request, || false)
     }
 
@@ -130,19 +135,33 @@ impl Shared {
 
     fn run(&self) {
         let _end = End(self);
+        let mut max_merger = u64::MAX;
         while let Some(request) = self.next_request() {
-            if self.follow(request) {
-                self.merge(u64::MAX);
+            if self.tables.is_crowded() {
+                self.merge(&mut max_merger);
+            }
+            let tables = self.tables.len_bytes();
+            if self.follow(request).is_ok() {
+                if self.tables.len_bytes() == tables {
+                    // The run may be a short one, and end before a large merger does.
+                    self.merge(&mut self.short_merger().min(max_merger));
+                } else {
+                    self.merge(&mut max_merger);
+                }
             }
         }
-        // Large mergers are left to runs that are long enough.
-        self.merge(LAST_MERGER_BYTES);
+        // Larger mergers are left to runs that are long enough.
+        self.merge(&mut self.short_merger().min(max_merger));
     }
 
-    /// Follows a request. Whether it could.
-    fn follow(&self, request: u64) -> bool {
+    /// Bytes of the tables that may be merged in a short run.
+    fn short_merger(&self) -> u64 {
+        SHORT_MERGER_BYTES.max(self.tables.len_bytes() / SHORT_MERGER_PART)
+    }
+
+    /// Follows a request.
+    fn follow(&self, request: u64) -> Result<(), IndexError> {
         let result = self.write_waiting();
-        let is_written = result.is_ok();
         if let Err(error) = &result {
             tracing::error!(
                 error = %Chain(error),
@@ -151,9 +170,9 @@ impl Shared {
         }
         let mut progress = self.progress();
         progress.followed = request;
-        progress.failure = result.err();
+        progress.failure = result.clone().err();
         self.changed.notify_all();
-        is_written
+        result
     }
 
     /// The newest request, once there is one that was not followed; `None` at the end.
@@ -188,26 +207,15 @@ impl Shared {
     /// Merges tables until there are few enough, up to `max_bytes` at a time. What is to be
     /// written meanwhile is written: a merger may take long. A large one is given up when the
     /// thread is to end.
-    fn merge(&self, max_bytes: u64) {
-        let mut turn = || {
-            let progress = self.progress();
-            if progress.is_stopping {
-                return if max_bytes > LAST_MERGER_BYTES { Turn::Stop } else { Turn::GoOn };
-            }
-            let request = progress.requested;
-            let is_new = request > progress.followed;
-            drop(progress);
-            // Else there could be more tables without end.
-            if is_new && !self.tables.is_crowded() {
-                self.follow(request);
-            }
-            Turn::GoOn
-        };
-        loop {
-            match self.tables.merge_some(max_bytes, &mut turn) {
-                Ok(true) => {}
+    fn merge(&self, max_bytes: &mut u64) {
+        // Opening builds all of them anew, and would not get that far for the next merger.
+        while !self.tables.are_damaged() {
+            match self.tables.merge_some(*max_bytes, || self.turn(*max_bytes)) {
+                Ok(true) => *max_bytes = max_bytes.saturating_mul(2),
                 Ok(false) => return,
                 Err(error) => {
+                    // The disk may have no room for so large a one: the next is smaller.
+                    *max_bytes = (*max_bytes).min(self.tables.len_bytes()) / 2;
                     tracing::warn!(
                         error = %Chain(&error),
                         "tables of the index cannot be merged; it works, if more slowly"
@@ -216,6 +224,23 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Writes what waits, and says whether a merger of up to `max_bytes` goes on.
+    fn turn(&self, max_bytes: u64) -> Turn {
+        let progress = self.progress();
+        if progress.is_stopping {
+            return if max_bytes > self.short_merger() { Turn::Stop } else { Turn::GoOn };
+        }
+        let Progress { requested, awaited, followed, .. } = *progress;
+        drop(progress);
+        // If nobody waits, another table would be one more without end.
+        let is_wanted = awaited > followed || (requested > followed && !self.tables.is_crowded());
+        if is_wanted && self.follow(requested).is_err() {
+            // It may be the merger that takes the room.
+            return Turn::Stop;
+        }
+        Turn::GoOn
     }
 }
 

@@ -75,6 +75,16 @@ impl Tables {
         Ok(self.inner.add(memtable.sorted().into_iter())?)
     }
 
+    /// Bytes of all of them.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.inner.len_bytes()
+    }
+
+    /// Whether damage was found since they were opened.
+    pub(super) fn are_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
     /// Whether some must be merged before another one is added.
     pub(super) fn is_crowded(&self) -> bool {
         self.inner.is_crowded()

@@ -83,3 +83,59 @@ fn what_is_damaged_while_it_is_open_is_an_error_when_it_is_read() {
     }
     assert_eq!(all(&tables).len(), KEYS as usize);
 }
+
+/// The list with the checksum that the only table has now.
+fn seal(dir: &Path) {
+    let files = files(dir);
+    let [table, list] = &files[..] else { panic!("one table and the list") };
+    let table = fs::read(table).expect("readable");
+    let mut sealed = fs::read(list).expect("readable");
+    sealed.truncate(sealed.len() - 16);
+    sealed[24..40].copy_from_slice(&twox_hash::XxHash3_128::oneshot(&table).to_le_bytes());
+    let sum = twox_hash::XxHash3_128::oneshot(&sealed);
+    fs::write(list, [&sealed[..], &sum.to_le_bytes()].concat()).expect("written");
+}
+
+#[test]
+fn counts_that_cannot_be_are_damage_though_checksums_are_right() {
+    let (_dir, dir) = place();
+    add(&open(&dir), &entries());
+    let table = &files(&dir)[0];
+    let whole = fs::read(table).expect("readable");
+    seal(&dir);
+    assert_eq!(all(&open(&dir)).len(), KEYS as usize, "nothing was changed yet");
+    for field in 0..3 {
+        for count in [0, 1, 1 << 40, u64::MAX] {
+            let mut forged = whole.clone();
+            let at = whole.len() - 24 + 8 * field;
+            forged[at..at + 8].copy_from_slice(&count.to_le_bytes());
+            fs::write(table, &forged).expect("written");
+            seal(&dir);
+            assert_damaged(Tables::open(&dir), &format!("count {field} is {count}"));
+        }
+    }
+    let mut random = Random::new(11);
+    for round in 0..60 {
+        let mut forged = whole.clone();
+        for _ in 0..=random.below(4) {
+            let at = random.below(whole.len());
+            forged[at] = random.next_u64().to_le_bytes()[0];
+        }
+        fs::write(table, &forged).expect("written");
+        seal(&dir);
+        if let Ok(tables) = Tables::open(&dir) {
+            let others = (0..5_u8).map(|round| vec![round]);
+            for key in others {
+                tables.add([(&key[..], None)].into_iter()).expect("written");
+            }
+            tables.range(b"", b"").for_each(drop);
+            if let Err(error) = tables.merge_all() {
+                assert!(matches!(error, Error::Damaged { .. }), "round {round}: {error}");
+            }
+        }
+        for file in files(&dir) {
+            fs::remove_file(file).expect("removed");
+        }
+        add(&open(&dir), &entries());
+    }
+}

@@ -19,7 +19,7 @@ fn a_table_byte_for_byte() {
     tables.add([(&b"z"[..], Some(&b""[..]))].into_iter()).expect("written");
     tables.add(entries.into_iter()).expect("written");
     let table = fs::read(dir.join("00000001.table")).expect("the second table");
-    let (block, filter) = (&table[8..34], &table[46..110]);
+    let (block, filter) = (&table[8..34], filter(&[b"ca1", b"ca22", b"cb"]));
     let expected = [
         &b"GRTABLE\x01"[..],
         &block[..8],
@@ -28,22 +28,36 @@ fn a_table_byte_for_byte() {
         b"\x03a22\x00",
         b"\x01b\x01",
         b"ca1\0\0\0\0\0\x1a\0\0\0",
-        filter,
+        &filter,
         b"\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0",
     ]
     .concat();
     assert_eq!(table, expected);
     let checksum = twox_hash::XxHash3_64::oneshot(&block[8..]);
     assert_eq!(block[..8], checksum.to_le_bytes());
-    let bits: u32 = filter.iter().map(|byte| byte.count_ones()).sum();
-    assert!((7..=18).contains(&bits), "six for each key, but for those that coincide: {bits}");
 
     let list = fs::read(dir.join(LIST_FILE)).expect("the list");
-    let sum = twox_hash::XxHash3_128::oneshot(&table);
-    assert_eq!(list[..8], *b"GRLIST\x00\x01");
-    assert_eq!(list[8..24], [&1_u64.to_le_bytes()[..], &134_u64.to_le_bytes()].concat());
-    assert_eq!(list[24..40], sum.to_le_bytes());
-    assert_eq!(list.len(), 8 + 2 * 32 + 16);
+    let first = fs::read(dir.join("00000000.table")).expect("the first table");
+    let listed = [(1_u64, &table), (0, &first)].map(|(id, table)| {
+        let sum = twox_hash::XxHash3_128::oneshot(table);
+        [&id.to_le_bytes()[..], &(table.len() as u64).to_le_bytes(), &sum.to_le_bytes()].concat()
+    });
+    let expected = [&b"GRLIST\x00\x01"[..], &listed.concat()].concat();
+    let sum = twox_hash::XxHash3_128::oneshot(&expected);
+    assert_eq!(list, [&expected[..], &sum.to_le_bytes()].concat());
+}
+
+/// The only line of a filter of some keys, as `docs/index-format.md` has it.
+fn filter(keys: &[&[u8]]) -> [u8; 64] {
+    let mut line = [0_u8; 64];
+    for key in keys {
+        let hash = twox_hash::XxHash3_64::oneshot(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for number in 0..6 {
+            let bit = usize::try_from((hash >> (9 * number)) & 511).expect("nine bits");
+            line[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    line
 }
 
 #[test]
@@ -101,6 +115,44 @@ fn what_was_removed_takes_no_space_once_all_are_merged() {
 }
 
 #[test]
+fn what_was_removed_stays_removed_while_older_tables_have_it() {
+    let (_dir, dir) = place();
+    let tables = open(&dir);
+    let large: BTreeMap<Key, _> =
+        (0..20_000_u32).map(|key| (key.to_be_bytes().to_vec(), Some(vec![0; 20]))).collect();
+    add(&tables, &large);
+    let gone = 5_u32.to_be_bytes();
+    tables.add([(&gone[..], None)].into_iter()).expect("written");
+    for round in 0..5 {
+        add(&tables, &entries(round, 20));
+    }
+    assert!(tables.merge_some(u64::MAX, || Turn::GoOn).expect("merged"));
+    assert_eq!(files(&dir).len(), 3, "the large one is no part of it");
+    assert_eq!(get(&tables, &gone), None);
+    assert!(all(&tables).into_iter().all(|(key, _)| key != gone));
+    tables.merge_all().expect("merged");
+    assert_eq!(get(&tables, &gone), None);
+}
+
+#[test]
+fn whoever_merges_large_values_asks_as_often() {
+    const MIB: usize = 1 << 20;
+    let (_dir, dir) = place();
+    let tables = open(&dir);
+    let value = vec![1; MIB / 2];
+    for key in 0..10_u8 {
+        tables.add([(&[key][..], Some(&value[..]))].into_iter()).expect("written");
+    }
+    let mut asked = 0;
+    let turn = || {
+        asked += 1;
+        Turn::GoOn
+    };
+    assert!(tables.merge_some(u64::MAX, turn).expect("merged"));
+    assert_eq!(asked, 5, "once for each MiB");
+}
+
+#[test]
 fn a_range_is_of_the_moment_it_was_asked_for() {
     let (_dir, dir) = place();
     let tables = open(&dir);
@@ -119,7 +171,7 @@ fn a_merger_that_is_stopped_changes_nothing() {
     for round in 0..6_u8 {
         let keys = (0..3_000_u32).map(|key| [&key.to_be_bytes()[..], &[round]].concat());
         let keys = keys.chain([b"the same".to_vec()]);
-        let many: BTreeMap<Key, _> = keys.map(|key| (key, Some(vec![round]))).collect();
+        let many: BTreeMap<Key, _> = keys.map(|key| (key, Some(vec![round; 100]))).collect();
         add(&tables, &many);
     }
     let before = files(&dir);
@@ -138,7 +190,7 @@ fn a_merger_that_is_stopped_changes_nothing() {
     });
     assert!(merged.expect("merged"));
     assert_eq!(get(&tables, &[3]), Some(vec![10, 3]), "what came meanwhile is newer");
-    assert_eq!(get(&tables, b"the same"), Some(vec![5]));
+    assert_eq!(get(&tables, b"the same"), Some(vec![5; 100]));
     drop(tables);
     assert_eq!(get(&open(&dir), &[3]), Some(vec![10, 3]));
 }
@@ -155,6 +207,14 @@ fn what_a_process_left_is_removed() {
     assert_eq!(files(&dir), whole);
     add(&tables, &entries(1, 10));
     assert_eq!(get(&tables, &[1]), Some(vec![1, 1]));
+    drop(tables);
+    // What cannot be removed is not in the way.
+    fs::create_dir_all(dir.join("00000009.table/kept")).expect("made");
+    let tables = open(&dir);
+    for round in 2..5 {
+        add(&tables, &entries(round, 10));
+    }
+    assert!(dir.join("00000010.table").exists());
 }
 
 #[test]
@@ -182,6 +242,10 @@ fn what_cannot_be_written_is_not_there() {
 fn a_directory_without_a_list_is_no_place_for_tables() {
     let (_dir, dir) = place();
     fs::create_dir(&dir).expect("made");
+    drop(open(&dir));
+    fs::remove_file(dir.join(LIST_FILE)).expect("removed");
+    drop(open(&dir));
+    fs::rename(dir.join(LIST_FILE), dir.join("other")).expect("renamed");
     let error = granary_tables::Tables::open(&dir).expect_err("it is not ours");
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }

@@ -1,6 +1,11 @@
 //! Tables do what a map in memory does, whatever is merged and opened anew.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use granary_tables::Turn;
 use granary_testkit::Random;
@@ -11,7 +16,8 @@ use crate::support::{Key, Value, add, all, get, open, place};
 #[derive(Debug, Clone)]
 enum Step {
     Add(BTreeMap<Key, Option<Value>>),
-    MergeSome,
+    /// Of at most so many bytes together.
+    MergeSome(u64),
     MergeAll,
     Reopen,
 }
@@ -29,7 +35,7 @@ fn key() -> impl Strategy<Value = Key> {
 
 fn value() -> impl Strategy<Value = Option<Value>> {
     prop_oneof![
-        1 => Just(None),
+        3 => Just(None),
         4 => prop::collection::vec(any::<u8>(), 0..20).prop_map(Some),
         // Larger than a block.
         1 => (0..9_000_usize).prop_map(|len| Some(vec![7; len])),
@@ -38,8 +44,8 @@ fn value() -> impl Strategy<Value = Option<Value>> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => prop::collection::btree_map(key(), value(), 0..60).prop_map(Step::Add),
-        3 => Just(Step::MergeSome),
+        20 => prop::collection::btree_map(key(), value(), 0..60).prop_map(Step::Add),
+        4 => prop_oneof![Just(u64::MAX), 0..60_000_u64].prop_map(Step::MergeSome),
         1 => Just(Step::MergeAll),
         2 => Just(Step::Reopen),
     ]
@@ -49,7 +55,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
     #[test]
     fn they_are_a_map(
-        steps in prop::collection::vec(step(), 1..25),
+        steps in prop::collection::vec(step(), 1..40),
         asked in prop::collection::vec(key(), 20),
         start in key(),
         prefix in prop::collection::vec(0..3_u8, 0..2),
@@ -67,8 +73,8 @@ proptest! {
                         };
                     }
                 }
-                Step::MergeSome => {
-                    tables.merge_some(u64::MAX, || Turn::GoOn).expect("merged");
+                Step::MergeSome(max_bytes) => {
+                    tables.merge_some(max_bytes, || Turn::GoOn).expect("merged");
                 }
                 Step::MergeAll => tables.merge_all().expect("merged"),
                 Step::Reopen => {
@@ -90,6 +96,50 @@ proptest! {
         }
         prop_assert!(all(&tables).into_iter().eq(model));
     }
+}
+
+/// One thread adds and reads, and two merge.
+#[test]
+fn mergers_beside_additions_change_nothing() {
+    let (_dir, dir) = place();
+    let (tables, mut model) = (open(&dir), BTreeMap::new());
+    let is_done = AtomicBool::default();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                tables.merge_all().expect("merged");
+            }
+        });
+        scope.spawn(|| {
+            let mut random = Random::new(8);
+            while !is_done.load(Ordering::Relaxed) {
+                tables.merge_some(random.next_u64() % 20_000, || Turn::GoOn).expect("merged");
+            }
+        });
+        let mut random = Random::new(9);
+        for round in 0..100_u32 {
+            let entries: BTreeMap<Key, Option<Value>> = (0..30)
+                .map(|_| {
+                    let key = vec![u8::try_from(random.below(256)).expect("a byte")];
+                    (key, (!random.one_in(3)).then(|| round.to_le_bytes().to_vec()))
+                })
+                .collect();
+            add(&tables, &entries);
+            for (key, value) in entries {
+                match value {
+                    Some(value) => model.insert(key, value),
+                    None => model.remove(&key),
+                };
+            }
+            for key in 0..=u8::MAX {
+                assert_eq!(get(&tables, &[key]), model.get(&[key][..]).cloned());
+            }
+            assert!(all(&tables).into_iter().eq(model.clone()), "round {round}");
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    drop(tables);
+    assert!(all(&open(&dir)).into_iter().eq(model));
 }
 
 /// Enough for blocks whose places are guessed.
