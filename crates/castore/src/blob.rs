@@ -140,6 +140,13 @@ pub trait BlobExtent: Send + Sync {
     fn read_zstd(&self) -> Result<Option<Bytes>> {
         Ok(None)
     }
+
+    /// The frame that [`read_zstd`](Self::read_zstd) gives, verified no less, if it can be had
+    /// without waiting for a disk or another store: for who must not block. `None` says nothing of
+    /// why not; whether there is such a frame, and whether it is damaged, the other one tells.
+    fn read_zstd_now(&self) -> Option<Bytes> {
+        None
+    }
 }
 
 /// Bytes that were read already.

@@ -19,6 +19,7 @@
 //! - Memory is bounded by the constants named in each module, whatever is stored, but for two
 //!   bytes or so for each object.
 
+mod buffers;
 mod disk;
 mod format;
 mod object_key;

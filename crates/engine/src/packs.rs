@@ -13,8 +13,12 @@ use granary_castore::{Error, Result};
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
+    buffers::Buffers,
     disk::{Disk, DiskFile},
-    format::{FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_RAW_BYTES, Malformed, PackedFrame},
+    format::{
+        ContentsTag, FRAME_HEADER_BYTES, FrameCheck, FrameHeader, MAX_FRAME_RAW_BYTES, Malformed,
+        PackedFrame,
+    },
     index::Location,
 };
 
@@ -87,6 +91,8 @@ pub(crate) struct Packs {
     removals: AtomicU64,
     files: Cache<u32, Arc<dyn DiskFile>>,
     frames: Cache<(u32, u32), Bytes, FrameWeight>,
+    /// For frames that go to somebody as they are stored.
+    buffers: Buffers,
 }
 
 impl Packs {
@@ -97,6 +103,7 @@ impl Packs {
             removals: AtomicU64::new(0),
             files: Cache::new(MAX_OPEN_PACKS),
             frames: Cache::with_weighter(FRAME_CACHE_ENTRIES, FRAME_CACHE_BYTES, FrameWeight),
+            buffers: Buffers::default(),
         }
     }
 
@@ -213,6 +220,46 @@ impl Packs {
     pub(crate) fn packed_frame(&self, location: &Location) -> Result<PackedFrame> {
         PackedFrame::check(self.stored_frame(location)?)
             .map_err(|problem| self.damaged_frame(location, problem))
+    }
+
+    /// The raw bytes of the frame that an object lies in as one frame of zstd, its checksum
+    /// checked, if they are `raw_len` bytes with the tag `tag`, and if that can be told without
+    /// waiting for a disk.
+    pub(crate) fn zstd_now(
+        &self,
+        location: &Location,
+        raw_len: u64,
+        tag: ContentsTag,
+    ) -> Option<Bytes> {
+        if !self.is_known(location.pack) {
+            return None;
+        }
+        // What is not open would have to be looked for on the disk.
+        let file = self.files.get(&location.pack)?;
+        let mut offset = u64::from(location.frame_offset);
+        let mut read = |place: &mut [u8]| {
+            let is_read = file.read_cached(offset, place).unwrap_or_default();
+            offset += place.len() as u64;
+            is_read.then_some(())
+        };
+        let mut header = [0; FRAME_HEADER_BYTES];
+        read(&mut header)?;
+        let (header, mut check) = FrameCheck::begin(&header).ok()?;
+        let is_wanted = header.frame_len() == location.frame_len as usize
+            && u64::from(header.raw_len) == raw_len
+            && header.contents_tag == tag;
+        if !is_wanted {
+            return None;
+        }
+        // No longer than what is wanted, and what zstd has between.
+        let mut buffer = self.buffers.take(header.zstd_len());
+        for place in header.zstd_places(buffer.as_mut()) {
+            // Each is hashed while it is in the processor's cache.
+            read(place)?;
+            check.add(place);
+        }
+        check.end().ok()?;
+        Some(buffer.freeze())
     }
 
     /// Length of the raw bytes of the frame that an object lies in, as its header says.

@@ -91,6 +91,7 @@ impl<'a> Records<'a> {
         let Ok(Some(mut reader)) = BlobService::open(self.engine, &digest) else { return };
         if let Ok(Some(found)) = reader.extent_at(0, &mut std::iter::empty()) {
             found.extent.read().ok();
+            found.extent.read_zstd_now();
             found.extent.read_zstd().ok();
         }
         let size_bytes = reader.size_bytes();

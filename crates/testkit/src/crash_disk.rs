@@ -353,6 +353,12 @@ impl DiskFile for CrashFile {
         Ok(contents.current[start..end].to_vec())
     }
 
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> DiskResult<bool> {
+        let bytes = self.read_at(offset, buffer.len())?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len() == buffer.len())
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
         let was_dead = self.disk.lock().crashed;
         let counted = self.disk.count("write", &self.name);

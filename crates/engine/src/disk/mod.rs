@@ -51,6 +51,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// held `len` against a limit.
     fn read_at(&self, offset: u64, len: usize) -> DiskResult<Vec<u8>>;
 
+    /// Fills `buffer` with what lies from `offset` on, if all of that is in memory: this does not
+    /// wait for a disk. False if it is not, or if the file ends before, or if it cannot be told;
+    /// what is in the buffer is then of no use.
+    fn read_cached(&self, _offset: u64, _buffer: &mut [u8]) -> DiskResult<bool> {
+        Ok(false)
+    }
+
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()>;
 

@@ -12,6 +12,11 @@ use rustix::{
     buffer::spare_capacity,
     io::{Errno, pread},
 };
+#[cfg(target_os = "linux")]
+use {
+    rustix::io::{ReadWriteFlags, preadv2},
+    std::io::IoSliceMut,
+};
 
 use super::{Disk, DiskError, DiskFile, DiskResult};
 
@@ -131,6 +136,19 @@ impl DiskFile for OsFile {
         Ok(buffer)
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> DiskResult<bool> {
+        let len = buffer.len();
+        let mut buffers = [IoSliceMut::new(buffer)];
+        match preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            // It stops before what is not in memory.
+            Ok(read) => Ok(read == len),
+            // The last two: the file system cannot, or the kernel.
+            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(errno) => Err(failed("read", &self.path)(errno.into())),
+        }
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
         self.file.write_all_at(data, offset).map_err(failed("write", &self.path))
     }
@@ -142,5 +160,30 @@ impl DiskFile for OsFile {
 
     fn truncate(&self, len: u64) -> DiskResult<()> {
         self.file.set_len(len).map_err(failed("truncate", &self.path))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_page_cache_is_read_without_waiting() {
+        let dir = TempDir::new().expect("a temporary directory");
+        let disk = OsDisk::new(dir.path());
+        let file = disk.create("file").expect("made");
+        let contents: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
+        file.write_at(&contents, 0).expect("written");
+        let probe = File::open(dir.path().join("file")).expect("it is there");
+        let probed = preadv2(&probe, &mut [IoSliceMut::new(&mut [0])], 0, ReadWriteFlags::NOWAIT);
+        let is_supported = probed != Err(Errno::OPNOTSUPP);
+        let mut read = vec![0; 20_000];
+        // It was written just now.
+        assert_eq!(file.read_cached(4, &mut read).expect("readable"), is_supported);
+        assert_eq!(read == contents[4..20_004], is_supported);
+        // The file ends before.
+        assert!(!file.read_cached(30_000, &mut read).expect("readable"));
     }
 }

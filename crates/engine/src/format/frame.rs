@@ -14,6 +14,13 @@ use crate::compression::Compressor;
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
 
+/// Where in the header the checksum stands.
+const CHECKSUM_START: usize = 16;
+
+/// Stored bytes that go to somebody as they are stored are read so many at a time. Blocks of zstd
+/// have no more.
+const READ_STEP_BYTES: usize = raw_blocks::MAX_BLOCK_BYTES;
+
 /// Most bytes in a frame before compression: the largest directory that is accepted.
 pub(crate) const MAX_FRAME_RAW_BYTES: usize = 64 << 20;
 
@@ -86,14 +93,53 @@ impl StoredFrame {
         bytes[4..8].copy_from_slice(&len_u32(raw.len()).to_le_bytes());
         bytes[8] = codec.id();
         bytes[9..16].copy_from_slice(&contents_tag(digests(raw, objects)));
-        let sum = frame_checksum(&bytes[..16], &bytes[FRAME_HEADER_BYTES..]);
-        bytes[16..FRAME_HEADER_BYTES].copy_from_slice(&sum);
+        let sum = frame_checksum(&bytes[..CHECKSUM_START], &bytes[FRAME_HEADER_BYTES..]);
+        bytes[CHECKSUM_START..FRAME_HEADER_BYTES].copy_from_slice(&sum);
         Self { bytes }
     }
 }
 
-/// XXH3 of the header before the checksum and the stored bytes. It is several times as fast as
-/// BLAKE3, and often the only thing that is done to what is sent as it is stored.
+/// Finds out whether the stored bytes of a frame are what its checksum was made of: XXH3 of the
+/// header before the checksum, and the stored bytes. It is several times as fast as BLAKE3, and
+/// often the only thing that is done to what is sent as it is stored.
+pub(crate) struct FrameCheck {
+    hasher: XxHash3_64,
+    checksum: [u8; 8],
+    /// How many stored bytes are to come.
+    left: usize,
+}
+
+impl FrameCheck {
+    /// Of the frame with that header.
+    pub(crate) fn begin(header: &[u8]) -> Result<(FrameHeader, Self), Malformed> {
+        let decoded = FrameHeader::decode(header)?;
+        let (hashed, checksum) = header.split_at(CHECKSUM_START);
+        let checksum = checksum.try_into().map_err(|_| Malformed("the frame is cut off"))?;
+        let (mut hasher, left) = (XxHash3_64::new(), decoded.stored_len as usize);
+        hasher.write(hashed);
+        Ok((decoded, Self { hasher, checksum, left }))
+    }
+
+    /// Adds the next of the stored bytes.
+    pub(crate) fn add(&mut self, stored: &[u8]) {
+        self.hasher.write(stored);
+        // More than there are have another checksum, but for chance.
+        self.left = self.left.checked_sub(stored.len()).unwrap_or(usize::MAX);
+    }
+
+    /// Whether all of them were added, and are right.
+    pub(crate) fn end(self) -> Result<(), Malformed> {
+        if self.left != 0 {
+            return Err(Malformed("the frame is cut off"));
+        }
+        if self.hasher.finish().to_le_bytes() != self.checksum {
+            return Err(Malformed("the checksum of the frame is wrong"));
+        }
+        Ok(())
+    }
+}
+
+/// What a [`FrameCheck`] holds a frame against.
 fn frame_checksum(header: &[u8], stored: &[u8]) -> [u8; 8] {
     let mut hasher = XxHash3_64::new();
     hasher.write(header);
@@ -133,6 +179,24 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + self.stored_len as usize
     }
 
+    /// Length of its raw bytes as one frame of zstd.
+    pub(crate) fn zstd_len(&self) -> usize {
+        match self.codec {
+            Codec::Raw => raw_blocks::frame_len(self.raw_len as usize),
+            Codec::Zstd => self.stored_len as usize,
+        }
+    }
+
+    /// Where the stored bytes belong, in order, so that `buffer`, which has that length, becomes
+    /// that frame of zstd. What zstd has between bytes that do not compress is written: to put
+    /// them apart when they are there would be to copy them.
+    pub(crate) fn zstd_places<'a>(&self, buffer: &'a mut [u8]) -> Vec<&'a mut [u8]> {
+        match self.codec {
+            Codec::Raw => raw_blocks::lay_out(buffer, self.raw_len as usize),
+            Codec::Zstd => buffer.chunks_mut(READ_STEP_BYTES).collect(),
+        }
+    }
+
     /// The raw bytes of a frame that begins with this header.
     fn unpack(&self, stored: Bytes) -> Result<Bytes, Malformed> {
         match self.codec {
@@ -169,13 +233,10 @@ fn decompress(stored: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
 
 /// Checks a whole stored frame, `bytes` being header and stored bytes and nothing else.
 pub(crate) fn check(bytes: &[u8]) -> Result<FrameHeader, Malformed> {
-    let header = FrameHeader::decode(bytes)?;
-    if header.frame_len() != bytes.len() {
-        return Err(Malformed("the frame is cut off"));
-    }
-    if frame_checksum(&bytes[..16], &bytes[FRAME_HEADER_BYTES..]) != bytes[16..FRAME_HEADER_BYTES] {
-        return Err(Malformed("the checksum of the frame is wrong"));
-    }
+    let (header, stored) = bytes.split_at(bytes.len().min(FRAME_HEADER_BYTES));
+    let (header, mut check) = FrameCheck::begin(header)?;
+    check.add(stored);
+    check.end()?;
     Ok(header)
 }
 
@@ -233,6 +294,8 @@ impl PackedFrame {
 
 #[cfg(test)]
 mod tests {
+    use granary_testkit::Random;
+
     use super::*;
     use crate::{compression::Compression, format::ObjectKind};
 
@@ -245,6 +308,67 @@ mod tests {
 
     fn unpack(bytes: &Bytes) -> Result<Bytes, Malformed> {
         PackedFrame::check(bytes.clone())?.unpack()
+    }
+
+    /// `frame` as it is read to be sent as zstd, into a buffer that was used before.
+    fn read_as_zstd(frame: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let (header, mut rest) = frame.split_at(FRAME_HEADER_BYTES);
+        let (header, mut check) = FrameCheck::begin(header)?;
+        let mut zstd = vec![0xa5; header.zstd_len()];
+        for place in header.zstd_places(&mut zstd) {
+            assert!(place.len() <= READ_STEP_BYTES);
+            let (part, behind) = rest.split_at_checked(place.len()).ok_or(Malformed("short"))?;
+            place.copy_from_slice(part);
+            check.add(place);
+            rest = behind;
+        }
+        check.end().map(|()| zstd)
+    }
+
+    #[test]
+    fn what_is_read_as_zstd_is_what_was_stored() {
+        let mut random = Random::new(1);
+        for len in [1, 100_000, READ_STEP_BYTES, READ_STEP_BYTES + 1, 700_000] {
+            for raw in [random.incompressible(len), random.compressible(len)] {
+                let frame = stored(&raw);
+                let zstd = read_as_zstd(&frame).expect("whole");
+                assert!(zstd::bulk::decompress(&zstd, len).expect("a frame") == raw);
+                let packed = PackedFrame::check(frame.into()).expect("whole");
+                assert!(packed.zstd() == zstd);
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_found_while_it_is_read_as_zstd() {
+        let mut random = Random::new(2);
+        for raw in [random.incompressible(300_000), random.compressible(300_000)] {
+            let good = stored(&raw);
+            for _ in 0..200 {
+                let mut bad = good.clone();
+                // The header as often as what is behind.
+                let reach = if random.one_in(2) { FRAME_HEADER_BYTES } else { bad.len() };
+                bad[random.below(reach)] ^= 1 << random.below(8);
+                assert!(read_as_zstd(&bad).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn another_number_of_stored_bytes_is_refused() {
+        let frame = stored(&Random::new(3).compressible(1000));
+        let (header, stored) = frame.split_at(FRAME_HEADER_BYTES);
+        let check = |parts: &[&[u8]]| {
+            let (_, mut check) = FrameCheck::begin(header).expect("whole");
+            for part in parts {
+                check.add(part);
+            }
+            check.end()
+        };
+        assert_eq!(check(&[&stored[..9], &stored[9..]]), Ok(()));
+        for parts in [&[][..], &[&stored[1..]], &[stored, b"x"], &[stored, stored]] {
+            assert!(check(parts).is_err());
+        }
     }
 
     #[test]

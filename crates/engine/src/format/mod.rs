@@ -25,8 +25,8 @@ pub(crate) use dead_list::{
 };
 pub(crate) use footer::{FOOTER_TAIL_BYTES, Footer};
 pub(crate) use frame::{
-    ContentsTag, FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_RAW_BYTES, PackedFrame, StoredFrame,
-    contents_tag,
+    ContentsTag, FRAME_HEADER_BYTES, FrameCheck, FrameHeader, MAX_FRAME_RAW_BYTES, PackedFrame,
+    StoredFrame, contents_tag,
 };
 pub use header::FORMAT_VERSION;
 pub(crate) use header::{

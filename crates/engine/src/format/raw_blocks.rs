@@ -13,29 +13,51 @@ const FRAME_HEADER_BYTES: usize = 9;
 const BLOCK_HEADER_BYTES: usize = 3;
 
 /// No block is longer.
-const MAX_BLOCK_BYTES: usize = 128 << 10;
+pub(super) const MAX_BLOCK_BYTES: usize = 128 << 10;
 
-/// One frame with its content size, whose blocks are `raw` as it is.
-pub(crate) fn frame(raw: &[u8]) -> Vec<u8> {
-    let blocks = raw.len().div_ceil(MAX_BLOCK_BYTES).max(1);
-    let mut frame =
-        Vec::with_capacity(FRAME_HEADER_BYTES + blocks * BLOCK_HEADER_BYTES + raw.len());
-    frame.extend_from_slice(&MAGIC);
-    frame.push(DESCRIPTOR);
-    frame.extend_from_slice(&len_u32(raw.len()).to_le_bytes());
-    let mut rest = raw;
+/// Length of the frame of `raw_len` bytes.
+pub(super) fn frame_len(raw_len: usize) -> usize {
+    FRAME_HEADER_BYTES + block_count(raw_len) * BLOCK_HEADER_BYTES + raw_len
+}
+
+fn block_count(raw_len: usize) -> usize {
+    raw_len.div_ceil(MAX_BLOCK_BYTES).max(1)
+}
+
+/// Makes `frame`, which has the right length, the frame of `raw_len` bytes, but for these: they
+/// belong into the places that this gives, in order.
+pub(super) fn lay_out(frame: &mut [u8], raw_len: usize) -> Vec<&mut [u8]> {
+    let mut places = Vec::with_capacity(block_count(raw_len));
+    let (header, mut rest) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    header[..4].copy_from_slice(&MAGIC);
+    header[4] = DESCRIPTOR;
+    header[5..].copy_from_slice(&len_u32(raw_len).to_le_bytes());
+    let mut left = raw_len;
     loop {
-        let (block, behind) = rest.split_at(rest.len().min(MAX_BLOCK_BYTES));
-        let is_last = behind.is_empty();
-        // The type, 0 for a raw block, lies between that bit and the length.
-        let header = len_u32(block.len()) << 3 | u32::from(is_last);
-        frame.extend_from_slice(&header.to_le_bytes()[..BLOCK_HEADER_BYTES]);
-        frame.extend_from_slice(block);
-        if is_last {
-            return frame;
+        let len = left.min(MAX_BLOCK_BYTES);
+        left -= len;
+        let (header, behind) = rest.split_at_mut(BLOCK_HEADER_BYTES);
+        // The type, 0 for a raw block, lies between the bit of the last one and the length.
+        let fields = len_u32(len) << 3 | u32::from(left == 0);
+        header.copy_from_slice(&fields.to_le_bytes()[..BLOCK_HEADER_BYTES]);
+        let (place, behind) = behind.split_at_mut(len);
+        places.push(place);
+        if left == 0 {
+            return places;
         }
         rest = behind;
     }
+}
+
+/// One frame with its content size, whose blocks are `raw` as it is.
+pub(super) fn frame(raw: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; frame_len(raw.len())];
+    for (place, block) in
+        lay_out(&mut frame, raw.len()).into_iter().zip(raw.chunks(MAX_BLOCK_BYTES))
+    {
+        place.copy_from_slice(block);
+    }
+    frame
 }
 
 #[cfg(test)]

@@ -122,9 +122,13 @@ impl FrameExtent {
     /// Whether just its chunks and literals lie in `frame`: other literals, empty objects or
     /// other contents do not.
     fn is_whole(&self, frame: &PackedFrame) -> bool {
+        frame.raw_len() == self.size_bytes && frame.tag() == *self.tag()
+    }
+
+    /// The tag of a frame that just its chunks and literals lie in.
+    fn tag(&self) -> &ContentsTag {
         // An extent may be kept, and read again.
-        let tag = self.tag.get_or_init(|| contents_tag(self.parts.iter().map(Part::digest)));
-        frame.raw_len() == self.size_bytes && frame.tag() == *tag
+        self.tag.get_or_init(|| contents_tag(self.parts.iter().map(Part::digest)))
     }
 
     /// All of its bytes out of those of its frame, each chunk checked.
@@ -239,6 +243,15 @@ impl BlobExtent for FrameExtent {
             Err(_) if self.may_be_moved() => Ok(None),
             Err(error) => Err(self.describe(self.harm(error))),
         }
+    }
+
+    fn read_zstd_now(&self) -> Option<Bytes> {
+        if !self.may_be_whole() {
+            return None;
+        }
+        let frame = self.engine.packs.zstd_now(&self.first, self.size_bytes, *self.tag())?;
+        self.engine.reads.fetch_add(1, Ordering::Relaxed);
+        Some(frame)
     }
 }
 

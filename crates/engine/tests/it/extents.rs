@@ -70,6 +70,41 @@ fn large_contents_can_be_had_as_they_are_stored() {
 }
 
 #[test]
+fn what_is_in_memory_can_be_had_at_once() {
+    let disk = CrashDisk::default();
+    let index = TempDir::new().expect("a temporary directory");
+    let open = || {
+        let options = OpenOptions::default();
+        Engine::open_on(Arc::new(disk.clone()), &index.path().join("index"), &options)
+            .expect("opens")
+    };
+    let engine = open();
+    let (text, noise) =
+        (Random::new(1).compressible(3_000_000), Random::new(2).incompressible(3_000_000));
+    let small = Random::new(3).compressible(30_000);
+    for contents in [&text, &noise, &small] {
+        put_blob(&engine, contents).expect("stored");
+    }
+    engine.close().expect("closed");
+    drop(engine);
+    let engine = open();
+    let before_any_read = extents(&engine, &noise)[0].extent.read_zstd_now();
+    assert!(before_any_read.is_none(), "a pack that is not open must be looked for on the disk");
+    for (contents, expected) in [(&text, true), (&noise, true), (&small, false)] {
+        let mut held = Vec::new();
+        for ExtentAt { start, extent } in extents(&engine, contents) {
+            let waited_for = extent.read_zstd().expect("readable");
+            let now = extent.read_zstd_now();
+            assert!(now == waited_for, "{start}");
+            assert_eq!(now.is_some(), expected, "{start}");
+            held.extend(now.zip(waited_for));
+        }
+        // What was read later went elsewhere.
+        assert!(held.iter().all(|(now, waited_for)| now == waited_for));
+    }
+}
+
+#[test]
 fn contents_that_share_chunks_with_others_are_read_right() {
     let dir = TempDir::new().expect("a temporary directory");
     let engine = open(dir.path()).expect("opens");
@@ -162,13 +197,15 @@ fn damaged_frames_are_never_given_as_stored() {
         for ExtentAt { start, extent } in extents(&engine, &contents) {
             let len = usize::try_from(extent.size_bytes()).expect("small");
             let start = usize::try_from(start).expect("small");
-            match extent.read_zstd() {
-                Ok(Some(frame)) => {
-                    let raw = zstd::bulk::decompress(&frame, len).expect("a frame");
-                    assert!(raw == contents[start..start + len]);
-                }
-                Ok(None) => {}
-                Err(Error::Corrupt(_)) => refused += 1,
+            let waited_for = extent.read_zstd();
+            let now = extent.read_zstd_now();
+            for frame in waited_for.iter().flatten().chain(&now) {
+                let raw = zstd::bulk::decompress(frame, len).expect("a frame");
+                assert!(raw == contents[start..start + len]);
+            }
+            match waited_for {
+                Ok(frame) => assert!(now == frame),
+                Err(Error::Corrupt(_)) => refused += usize::from(now.is_none()),
                 Err(other) => panic!("{other}"),
             }
         }

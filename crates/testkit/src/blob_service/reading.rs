@@ -137,6 +137,10 @@ pub(super) fn extents_are_the_blob(store: &Store) {
                 let raw = zstd::bulk::decompress(&frame, bytes.len()).expect("it is a frame");
                 assert!(raw == bytes, "the frame at {start} is another");
             }
+            if let Some(now) = found.extent.read_zstd_now() {
+                let frame = found.extent.read_zstd().expect("an extent can be read");
+                assert!(frame == Some(now), "the frame at {start} is another at once");
+            }
         }
     }
 }
