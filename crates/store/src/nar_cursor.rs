@@ -119,6 +119,12 @@ impl ExtentPart {
         }
         self.read().map(Read::Plain)
     }
+
+    /// The frame that it is stored as, if it is, and if it can be had without waiting.
+    pub(crate) fn read_frame_now(&self) -> Option<Bytes> {
+        let is_whole = self.range == (0..self.extent.size_bytes());
+        is_whole.then(|| self.extent.read_zstd_now()).flatten()
+    }
 }
 
 /// Opens `blob`, which must have the length that is planned.

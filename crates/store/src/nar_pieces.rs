@@ -160,6 +160,19 @@ impl NarPiece {
             Part::Extent(part) => stored(part),
         }
     }
+
+    /// The frame that a part is stored as, if it is, and if it can be had without waiting for a
+    /// disk.
+    ///
+    /// # Panics
+    ///
+    /// If it has not as many parts.
+    pub fn read_frame_now(&self, part: usize) -> Option<Bytes> {
+        match &self.parts[part] {
+            Part::Literal(_) => None,
+            Part::Extent(part) => part.read_frame_now(),
+        }
+    }
 }
 
 fn stored(part: &ExtentPart) -> Result<StoredBytes<'static>> {

@@ -33,6 +33,8 @@ struct Shared {
     max_extent_bytes: usize,
     /// Whether the last extent of a blob goes on with what is read behind it.
     joins: bool,
+    /// Extents that end behind this byte of their blob are on a disk, as it were.
+    on_disk_from: AtomicU64,
     fails_from: AtomicU64,
     /// How often everything was moved, and how often of those it was told.
     moves: AtomicU64,
@@ -51,6 +53,8 @@ pub struct Counts {
     pub read: HashMap<u64, usize>,
     /// How many frames were read.
     pub frames: usize,
+    /// How many of these were in memory, and whoever read them said that they must be.
+    pub frames_now: usize,
 }
 
 impl FramedStore {
@@ -79,6 +83,7 @@ impl FramedStore {
         let shared = Shared {
             max_extent_bytes,
             joins,
+            on_disk_from: AtomicU64::new(0),
             fails_from: AtomicU64::new(u64::MAX),
             moves: AtomicU64::new(0),
             told_moves: AtomicU64::new(0),
@@ -98,6 +103,12 @@ impl FramedStore {
     pub fn fail_from(&self, offset: u64, error: Error) {
         *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
         self.shared.fails_from.store(offset, Ordering::SeqCst);
+    }
+
+    /// Has the frames of extents that end at `offset` of their blob, or before, in memory, where
+    /// they need not be waited for. At first none are.
+    pub fn keep_in_memory(&self, offset: u64) {
+        self.shared.on_disk_from.store(offset, Ordering::SeqCst);
     }
 
     /// Moves everything elsewhere: extents that were found before cannot be read any more. The
@@ -282,5 +293,14 @@ impl BlobExtent for Extent {
         let frame = zstd::bulk::compress(&self.bytes, LEVEL)
             .map_err(|error| Error::unavailable("zstd has no memory").because(error))?;
         Ok(Some(frame.into()))
+    }
+
+    fn read_zstd_now(&self) -> Option<Bytes> {
+        if self.start + self.size_bytes() > self.shared.on_disk_from.load(Ordering::SeqCst) {
+            return None;
+        }
+        let frame = self.read_zstd().ok()??;
+        self.shared.counts().entry(self.digest).or_default().frames_now += 1;
+        Some(frame)
     }
 }

@@ -77,20 +77,6 @@ impl Default for Framer {
 }
 
 impl Framer {
-    /// The form of pieces that are frames.
-    pub(super) fn form(self: &Arc<Self>) -> Form {
-        let framer = Arc::clone(self);
-        Arc::new(move |piece, later| framer.frames(piece, later))
-    }
-
-    /// The piece as frames, one after the other.
-    fn frames(&self, piece: &NarPiece, later: Later) -> Result<Buffers> {
-        match self.framed.get(&piece.id()) {
-            Some(framed) => framed.iter().map(|framed| self.again(piece, framed)).collect(),
-            None => self.make(piece, later),
-        }
-    }
-
     fn make(&self, piece: &NarPiece, later: Later) -> Result<Buffers> {
         let (mut frames, mut framed) = (Vec::new(), Vec::new());
         let mut between = Vec::new();
@@ -168,6 +154,25 @@ impl Framer {
     }
 }
 
+/// The piece as frames, one after the other.
+impl Form for Framer {
+    fn read(&self, piece: &NarPiece, later: Later) -> Result<Buffers> {
+        match self.framed.get(&piece.id()) {
+            Some(framed) => framed.iter().map(|framed| self.again(piece, framed)).collect(),
+            None => self.make(piece, later),
+        }
+    }
+
+    fn read_now(&self, piece: &NarPiece) -> Option<Buffers> {
+        let framed = self.framed.get(&piece.id())?;
+        let now = framed.iter().map(|framed| match framed {
+            Framed::Made(frame) => Some(frame.clone()),
+            Framed::Stored(part) => piece.read_frame_now(*part),
+        });
+        now.collect()
+    }
+}
+
 fn no_memory(cause: std::io::Error) -> Error {
     Error::unavailable("there is no memory to compress a body").because(cause)
 }
@@ -195,7 +200,7 @@ mod tests {
         let frames = || -> Vec<Bytes> {
             pieces
                 .iter()
-                .flat_map(|piece| framer.frames(piece, Later::Kept).expect("whole"))
+                .flat_map(|piece| framer.read(piece, Later::Kept).expect("whole"))
                 .collect()
         };
         let first = frames();

@@ -1,5 +1,5 @@
 //! Bodies in pieces: read ahead, in order, without holding a thread while the client is
-//! slow.
+//! slow. What is in memory and goes out as it is stored is read when it is sent instead.
 
 use std::{collections::VecDeque, num::NonZero, ops::Range, sync::Arc, thread};
 
@@ -9,7 +9,7 @@ use granary_castore::{Chain, Error, Result};
 use granary_store::{NarPiece, NarPieces, NarPlan, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinError, JoinHandle, spawn_blocking},
+    task::{JoinError, JoinHandle, spawn_blocking, yield_now},
 };
 
 use super::layouts::{Layouts, NewLayout};
@@ -45,7 +45,25 @@ pub(super) struct Readers {
 pub(super) type Buffers = Vec<Bytes>;
 
 /// What becomes of a piece.
-pub(super) type Form = Arc<dyn Fn(&NarPiece, Later) -> Result<Buffers> + Send + Sync>;
+pub(super) trait Form: Send + Sync {
+    /// Reads a piece, which may take a while.
+    fn read(&self, piece: &NarPiece, later: Later) -> Result<Buffers>;
+
+    /// The same, if it takes neither waiting nor work worth another thread. It was made once
+    /// before, then.
+    fn read_now(&self, _piece: &NarPiece) -> Option<Buffers> {
+        None
+    }
+}
+
+/// The bytes as they are.
+struct Plain;
+
+impl Form for Plain {
+    fn read(&self, piece: &NarPiece, _later: Later) -> Result<Buffers> {
+        piece.read()
+    }
+}
 
 /// What will become of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +91,7 @@ impl Readers {
         plan: Arc<NarPlan>,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
-        self.pieces(plan, range, Arc::new(|piece: &NarPiece, _| piece.read())).await
+        self.pieces(plan, range, Arc::new(Plain)).await
     }
 
     /// The bytes `range` of what is planned, piece by piece, each in `form`.
@@ -84,7 +102,7 @@ impl Readers {
         self: &Arc<Self>,
         plan: Arc<NarPlan>,
         range: Range<u64>,
-        form: Form,
+        form: Arc<dyn Form>,
     ) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
         let generation = self.store.blobs().layout_generation();
         let is_whole = range == (0..plan.nar_size());
@@ -109,6 +127,7 @@ impl Readers {
             reading: VecDeque::new(),
             ahead_bytes: 0,
             sent: None,
+            was_read_now: false,
         };
         let first = pieces.next().await?;
         let rest = stream::try_unfold(pieces, |mut pieces| async move {
@@ -123,10 +142,10 @@ impl Readers {
     }
 
     /// Reads a piece from where it lies now.
-    fn read_anew(&self, piece: &NarPiece, form: &Form) -> Result<Buffers> {
+    fn read_anew(&self, piece: &NarPiece, form: &dyn Form) -> Result<Buffers> {
         let (mut pieces, mut buffers) = (piece.anew(), Vec::new());
         while let Some(piece) = pieces.next(self.store.blobs())? {
-            buffers.extend(form(&piece, Later::Gone)?);
+            buffers.extend(form.read(&piece, Later::Gone)?);
         }
         Ok(buffers)
     }
@@ -139,7 +158,7 @@ fn not_read(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 /// A body on its way.
 struct Pieces {
     readers: Arc<Readers>,
-    form: Form,
+    form: Arc<dyn Form>,
     cutting: Cutting,
     /// Pieces that wait to be read.
     cut: VecDeque<Arc<NarPiece>>,
@@ -154,6 +173,8 @@ struct Pieces {
     ahead_bytes: usize,
     /// What is held for the piece that is being sent.
     sent: Option<OwnedSemaphorePermit>,
+    /// Whether the last piece was read here and now.
+    was_read_now: bool,
 }
 
 /// Where the next pieces come from.
@@ -190,6 +211,9 @@ impl Pieces {
         self.give_back(None);
         loop {
             self.take_cut();
+            if let Some(buffers) = self.read_now().await {
+                return Ok(Some(buffers));
+            }
             if self.reading.is_empty()
                 && let Some(piece) = self.cut.pop_front()
             {
@@ -219,15 +243,32 @@ impl Pieces {
         }
     }
 
+    /// The next piece, if it can be had here and now: the way to another thread and back costs
+    /// about as much as to read what is in memory. Not if some are read elsewhere already: the disk
+    /// had to be waited for, and what is behind is likely to lie there too.
+    async fn read_now(&mut self) -> Option<Buffers> {
+        if !self.reading.is_empty() {
+            return None;
+        }
+        if std::mem::take(&mut self.was_read_now) {
+            // A client that takes whatever comes would keep the others of this thread waiting.
+            yield_now().await;
+        }
+        let buffers = self.form.read_now(self.cut.front()?)?;
+        self.cut.pop_front();
+        self.was_read_now = true;
+        Some(buffers)
+    }
+
     /// Reads a piece when it is its turn.
     fn start(&self, piece: Arc<NarPiece>) -> Task {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
         let (turns, was_kept) = (Arc::clone(&readers.turns), self.was_kept);
         let later = self.later;
         let read = move |turn: OwnedSemaphorePermit| {
-            let read = match form(&piece, later) {
+            let read = match form.read(&piece, later) {
                 // What it is made of may have been stored anew since.
-                Err(_) if was_kept => readers.read_anew(&piece, &form),
+                Err(_) if was_kept => readers.read_anew(&piece, &*form),
                 read => read,
             };
             drop(turn);
@@ -337,12 +378,15 @@ fn cut(store: &Store, rest: &mut NarPieces) -> CutPieces {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::TryStreamExt as _;
     use granary_castore::{Castore as _, Error};
     use granary_store::{PIECE_BYTES, StoreOptions};
     use granary_testkit::{FramedStore, Random};
 
     use super::*;
+    use crate::http::frames::Framer;
 
     /// Several pieces.
     const LEN: usize = (8 << 20) + 7;
@@ -482,6 +526,108 @@ mod tests {
         // It lies elsewhere and is damaged there.
         fixture.castore.fail_from(0, Error::corrupt("damaged"));
         assert!(matches!(fixture.read(0..LEN as u64).await, Err(Error::Corrupt(_))));
+    }
+
+    /// Bodies of frames, which were made once before.
+    struct Framed {
+        fixture: Fixture,
+        framer: Arc<Framer>,
+    }
+
+    impl Framed {
+        async fn new() -> Self {
+            let framed = Self { fixture: Fixture::new(), framer: Arc::default() };
+            assert!(framed.read().await.expect("whole") == framed.fixture.contents);
+            assert_eq!(framed.frames_now(), 0);
+            framed
+        }
+
+        async fn begin(&self) -> Result<impl Stream<Item = Result<Buffers>> + Send + use<>> {
+            let Fixture { readers, plan, .. } = &self.fixture;
+            let framer = Arc::clone(&self.framer);
+            readers.pieces(Arc::clone(plan), 0..LEN as u64, framer).await
+        }
+
+        /// What comes before the end or an error, and that.
+        async fn read_up_to_error(&self) -> (Vec<u8>, Result<()>) {
+            let mut decoded = Vec::new();
+            let read = async {
+                let mut pieces = Box::pin(self.begin().await?);
+                while let Some(frames) = pieces.try_next().await? {
+                    for frame in frames {
+                        decoded.extend(zstd::decode_all(&frame[..]).expect("a frame of zstd"));
+                    }
+                }
+                Ok(())
+            };
+            let end = read.await;
+            (decoded, end)
+        }
+
+        async fn read(&self) -> Result<Vec<u8>> {
+            let (decoded, end) = self.read_up_to_error().await;
+            end.map(|()| decoded)
+        }
+
+        /// How many frames were read here and now, and how many in all.
+        fn frames(&self) -> (usize, usize) {
+            let counts = self.fixture.castore.counts();
+            let frames = counts.values().map(|counts| (counts.frames_now, counts.frames));
+            frames.fold((0, 0), |sum, frames| (sum.0 + frames.0, sum.1 + frames.1))
+        }
+
+        fn frames_now(&self) -> usize {
+            self.frames().0
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_in_memory_is_read_on_no_other_thread() {
+        let framed = Framed::new().await;
+        let (_, stored) = framed.frames();
+        framed.fixture.castore.keep_in_memory(u64::MAX);
+        let turns = &framed.fixture.readers.turns;
+        let all = u32::try_from(turns.available_permits()).expect("few");
+        let _all = turns.acquire_many(all).await.expect("open");
+        let read = tokio::time::timeout(Duration::from_secs(60), framed.read());
+        let bytes = read.await.expect("it waits for no turn").expect("whole");
+        assert!(bytes == framed.fixture.contents);
+        assert_eq!(framed.frames(), (stored, 2 * stored));
+        assert!(framed.fixture.is_idle());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_memory_is_waited_for() {
+        let framed = Framed::new().await;
+        let (_, stored) = framed.frames();
+        framed.fixture.castore.keep_in_memory(LEN as u64 / 2);
+        assert!(framed.read().await.expect("whole") == framed.fixture.contents);
+        assert!((1..stored).contains(&framed.frames_now()), "{:?}", framed.frames());
+        assert!(framed.fixture.is_idle());
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_in_memory_breaks_the_body_off() {
+        let framed = Framed::new().await;
+        framed.fixture.castore.keep_in_memory(u64::MAX);
+        framed.fixture.castore.fail_from(5 * PIECE_BYTES, Error::corrupt("damaged"));
+        let (read, end) = framed.read_up_to_error().await;
+        assert!(matches!(end, Err(Error::Corrupt(_))));
+        assert!(framed.frames_now() > 0);
+        let is_prefix = framed.fixture.contents.starts_with(&read);
+        assert!(is_prefix && read.len() as u64 > 3 * PIECE_BYTES, "{}", read.len());
+    }
+
+    #[tokio::test]
+    async fn who_reads_from_memory_gives_way_to_others() {
+        let framed = Framed::new().await;
+        framed.fixture.castore.keep_in_memory(u64::MAX);
+        let mut pieces = Box::pin(framed.begin().await.expect("whole"));
+        assert!(futures::poll!(pieces.next()).is_ready(), "it was read before this began");
+        for _ in 0..3 {
+            assert!(futures::poll!(pieces.next()).is_pending(), "others have had no turn");
+            assert!(matches!(futures::poll!(pieces.next()), std::task::Poll::Ready(Some(Ok(_)))));
+        }
     }
 
     #[tokio::test]

@@ -88,7 +88,7 @@ impl Representation {
         }
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
         let body = if many_frames && !reading.is_head {
-            let (range, form) = (0..self.plan.nar_size(), cache.framer.form());
+            let (range, form) = (0..self.plan.nar_size(), Arc::clone(&cache.framer));
             body(cache.readers.pieces(self.plan, range, form).await?)
         } else {
             self.encoded_body(cache, reading, Compression::Zstd).await?
