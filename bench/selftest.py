@@ -118,15 +118,15 @@ class Sweep(unittest.TestCase):
         self.assertEqual(grid[0], sweep.TODAY)
         self.assertEqual(len(set(grid)), len(grid))
         self.assertEqual(len({settings.name for settings in grid}), len(grid))
-        for level in (1, 3):
-            same = [settings for settings in grid if settings.level == level]
+        for way in (sweep.TODAY.way, ("level", (1,))):
+            same = [settings for settings in grid if settings.way == way]
             self.assertLessEqual({16, 64, 128, 256}, {settings.chunk for settings in same})
             frames = {settings.run for settings in same if settings.run == settings.group}
             self.assertLessEqual({64, 128, 256, 512, 1024}, frames)
 
     def test_settings_are_told_as_the_program_takes_them(self):
-        today = "--average-chunk-kib 64 --run-kib 1024 --group-kib 512 --level 3 --tables 15 14"
-        today += " --fast-text 15 6"
+        today = "--average-chunk-kib 64 --run-kib 1024 --group-kib 512 --two-tables 15 14"
+        today += " --fast-text 15 6 --fast-code 15 5"
         self.assertEqual(sweep.TODAY.options(), today.split())
         own = sweep.Settings(chunk=16, run=32, group=8, **sweep.LEVEL_1)
         expected = "--average-chunk-kib 16 --run-kib 32 --group-kib 8 --level 1"

@@ -15,27 +15,33 @@ PACKAGE, PROGRAM = "granary-engine", "sweep"
 # Imported into one store each, one after the other.
 STORES = (("linux",), ("closure", "rebuild"))
 
+SAID = {
+    "level": "level {}",
+    "two-tables": "level 3, 2^{}, 2^{}",
+    "fast": "fast, 2^{}, {}",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a store, those of today unless told otherwise. Sizes are in KiB; tables of
-    zstd are binary logarithms of their entries, None standing for those of the level."""
+    """Settings of a store, those of today unless told otherwise. Sizes are in KiB."""
 
     chunk: int = 64
     run: int = 1024
     group: int = 512
-    level: int = 3
-    tables: tuple[int, int] | None = (15, 14)
-    # For text, with the shortest match; None if it is compressed like all else.
+    # How zstd looks for matches: by "level"; "two-tables", binary logarithms of the entries of those
+    # of long and of short ones; "fast", that of its only table and the shortest match.
+    way: tuple[str, tuple[int, ...]] = ("two-tables", (15, 14))
+    # For text and for code, as "fast"; None if they are compressed like all else.
     fast_text: tuple[int, int] | None = (15, 6)
+    fast_code: tuple[int, int] | None = (15, 5)
 
     @property
     def zstd(self) -> str:
-        said = f"level {self.level}"
-        if self.tables is not None:
-            said += f", 2^{self.tables[0]}, 2^{self.tables[1]}"
-        if self.fast_text is not None:
-            said += f"; text fast, 2^{self.fast_text[0]}, {self.fast_text[1]}"
+        said = SAID[self.way[0]].format(*self.way[1])
+        for what, fast in (("text", self.fast_text), ("code", self.fast_code)):
+            if fast is not None:
+                said += f"; {what} fast, 2^{fast[0]}, {fast[1]}"
         return said
 
     @property
@@ -46,10 +52,10 @@ class Settings:
         """As the program takes them."""
         sizes = {"average-chunk": self.chunk, "run": self.run, "group": self.group}
         options = [word for name, size in sizes.items() for word in (f"--{name}-kib", str(size))]
-        options += ["--level", str(self.level)]
-        for name, pair in (("--tables", self.tables), ("--fast-text", self.fast_text)):
-            if pair is not None:
-                options += [name, *map(str, pair)]
+        options += [f"--{self.way[0]}", *map(str, self.way[1])]
+        for what, fast in (("text", self.fast_text), ("code", self.fast_code)):
+            if fast is not None:
+                options += [f"--fast-{what}", *map(str, fast)]
         return options
 
 
@@ -58,9 +64,10 @@ CHUNKS = (16, 64, 128, 256)
 FRAMES = (64, 128, 256, 512, 1024)
 # One more, to see what lies beyond.
 RUNS = (*FRAMES, 2048)
-TABLES = (None, (14, 13), (16, 15))
+WAYS = (("level", (3,)), ("two-tables", (14, 13)), ("two-tables", (16, 15)), ("fast", (15, 5)))
 FAST_TEXT = (None, (14, 6), (16, 6))
-LEVEL_1 = {"level": 1, "tables": None, "fast_text": None}
+FAST_CODE = (None, (14, 5), (16, 5))
+LEVEL_1 = {"way": ("level", (1,)), "fast_text": None, "fast_code": None}
 
 
 def grid() -> list[Settings]:
@@ -72,8 +79,9 @@ def grid() -> list[Settings]:
         combinations += [replace(TODAY, run=size, group=size, **compression) for size in FRAMES]
     combinations += [replace(TODAY, run=size) for size in RUNS]
     combinations += [replace(TODAY, group=size) for size in FRAMES]
-    combinations += [replace(TODAY, tables=tables) for tables in TABLES]
-    combinations += [replace(TODAY, fast_text=fast_text) for fast_text in FAST_TEXT]
+    combinations += [replace(TODAY, way=way) for way in WAYS]
+    combinations += [replace(TODAY, fast_text=fast) for fast in FAST_TEXT]
+    combinations += [replace(TODAY, fast_code=fast) for fast in FAST_CODE]
     return list(dict.fromkeys(combinations))
 
 

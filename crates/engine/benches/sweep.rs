@@ -47,33 +47,61 @@ struct Args {
     #[arg(long, value_name = "KIB")]
     group_kib: usize,
 
-    /// Level of zstd
-    #[arg(long)]
-    level: i32,
-
-    /// Binary logarithms of the entries of zstd's tables, those of the level unless given
-    #[arg(long, num_args = 2, value_names = ["LONG", "SHORT"])]
-    tables: Option<Vec<u32>>,
+    #[command(flatten)]
+    way: Way,
 
     /// Binary logarithm of the entries of zstd's table for text, and what a match has at least; text
     /// is compressed like all else unless given
     #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"])]
     fast_text: Option<Vec<u32>>,
 
+    /// The same for code
+    #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"])]
+    fast_code: Option<Vec<u32>>,
+
     /// What to import
     #[arg(required = true)]
     trees: Vec<PathBuf>,
 }
 
+/// How all else is compressed.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Way {
+    /// As a level of zstd does
+    #[arg(long)]
+    level: Option<i32>,
+
+    /// As level 3 does, with tables of these sizes (binary logarithms of their entries)
+    #[arg(long, num_args = 2, value_names = ["LONG", "SHORT"])]
+    two_tables: Option<Vec<u32>>,
+
+    /// By zstd's strategy fast: binary logarithm of the entries of its table, and what a match has
+    /// at least
+    #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"])]
+    fast: Option<Vec<u32>>,
+}
+
+impl Way {
+    fn compression(&self) -> Compression {
+        match (self.level, self.two_tables.as_deref(), self.fast.as_deref()) {
+            (Some(level), ..) => Compression::level(level),
+            (_, Some(&[long, short]), _) => Compression::two_tables(long, short),
+            (.., Some(&[log, shortest_match])) => Compression::fast(log, shortest_match),
+            _ => unreachable!("one is required, and its values are two"),
+        }
+    }
+}
+
 impl Args {
     fn options(&self) -> OpenOptions<'static> {
-        let level = Compression::level(self.level);
-        let compression = match self.tables.as_deref() {
-            Some(&[long, short]) => level.with_tables(long, short),
-            _ => level,
-        };
+        let compression = self.way.compression();
         let compression = match self.fast_text.as_deref() {
             Some(&[log, shortest_match]) => compression.with_fast_text(log, shortest_match),
+            _ => compression,
+        };
+        let compression = match self.fast_code.as_deref() {
+            Some(&[log, shortest_match]) => compression.with_fast_code(log, shortest_match),
             _ => compression,
         };
         OpenOptions {

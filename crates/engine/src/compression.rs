@@ -1,60 +1,78 @@
 //! How frames are compressed.
 
+use std::io;
+
 use granary_castore::{Error, Result};
 use zstd::zstd_safe::{CParameter, Strategy, compress_bound};
 
 /// Settings of zstd for new frames. What is stored can be read whatever they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression {
-    level: i32,
-    /// Binary logarithms of the entries of the table of long matches and of that of short
-    /// ones; the level's own if none.
-    table_logs: Option<(u32, u32)>,
+    way: Way,
     /// For text, if it has a way of its own.
-    text: Option<TextTable>,
+    for_text: Option<Way>,
+    /// For code, if it has a way of its own.
+    for_code: Option<Way>,
 }
 
-/// How text is compressed by zstd's strategy `fast`.
+/// How zstd looks for matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TextTable {
-    /// Binary logarithm of the entries of the only table.
-    log: u32,
-    /// What a match has at least, in bytes.
-    shortest_match: u32,
+enum Way {
+    /// As a level does.
+    Level(i32),
+    /// As a level of the strategy `dfast` does, with tables of other sizes: binary logarithms of the
+    /// entries of that of long matches and that of short ones.
+    TwoTables { level: i32, long_log: u32, short_log: u32 },
+    /// By the strategy `fast`, with one table of 2^`log` entries, and matches of at least
+    /// `shortest_match` bytes.
+    Fast { log: u32, shortest_match: u32 },
 }
 
 impl Compression {
     /// Nothing but a level of zstd's, from 1 to 22.
     pub const fn level(level: i32) -> Self {
-        Self { level, table_logs: None, text: None }
+        Self::by(Way::Level(level))
     }
 
-    /// The same with tables of 2^`long` and 2^`short` entries, for long matches and for short
-    /// ones. The store does not open where zstd knows none of such a size.
-    #[must_use]
-    pub const fn with_tables(self, long: u32, short: u32) -> Self {
-        Self { table_logs: Some((long, short)), ..self }
+    /// Level 3 with tables of 2^`long_log` and 2^`short_log` entries, for long matches and for
+    /// short ones. The store does not open where zstd knows none of such a size.
+    pub const fn two_tables(long_log: u32, short_log: u32) -> Self {
+        Self::by(Way::TwoTables { level: 3, long_log, short_log })
     }
 
-    /// The same, but that text is compressed by zstd's strategy `fast`, with a table of 2^`log`
-    /// entries and matches of at least `shortest_match` bytes. The store does not open where zstd
-    /// knows none such.
+    /// The strategy `fast`, with a table of 2^`log` entries and matches of at least
+    /// `shortest_match` bytes. The store does not open where zstd knows none such.
+    pub const fn fast(log: u32, shortest_match: u32) -> Self {
+        Self::by(Way::Fast { log, shortest_match })
+    }
+
+    const fn by(way: Way) -> Self {
+        Self { way, for_text: None, for_code: None }
+    }
+
+    /// The same, but that text is compressed as by [`fast`](Self::fast).
     #[must_use]
     pub const fn with_fast_text(self, log: u32, shortest_match: u32) -> Self {
-        Self { text: Some(TextTable { log, shortest_match }), ..self }
+        Self { for_text: Some(Way::Fast { log, shortest_match }), ..self }
+    }
+
+    /// The same, but that code is compressed as by [`fast`](Self::fast).
+    #[must_use]
+    pub const fn with_fast_code(self, log: u32, shortest_match: u32) -> Self {
+        Self { for_code: Some(Way::Fast { log, shortest_match }), ..self }
     }
 }
 
-/// Level 3 with tables that stay in the cache of a core: about as fast as level 1 in frames of
-/// this size, and nearly as small as level 3. Text has many and long matches, and loses least by a
-/// faster way (docs/decisions/0004).
+/// Level 3 with tables that stay in the cache of a core, where its second table finds much: in what
+/// is full of zeroes. Elsewhere zstd's fastest strategy, with one table, does nearly as well
+/// (docs/decisions/0004).
 impl Default for Compression {
     fn default() -> Self {
-        Self::level(3).with_tables(15, 14).with_fast_text(15, 6)
+        Self::two_tables(15, 14).with_fast_text(15, 6).with_fast_code(15, 5)
     }
 }
 
-/// How much is looked at to tell text from other contents, in so many samples of so many bytes.
+/// How much is looked at to tell what contents are, in so many samples of so many bytes.
 const SAMPLES: usize = 16;
 const SAMPLE_BYTES: usize = 512;
 
@@ -62,54 +80,66 @@ const SAMPLE_BYTES: usize = 512;
 /// in a frame, there are; of a program, a tenth or more are.
 const ZEROES_IN_TEXT: usize = 32;
 
-/// Whether it seems to be text: of what is looked at, one byte of [`ZEROES_IN_TEXT`] at most is 0.
-fn is_text(raw: &[u8]) -> bool {
-    let step = raw.len() / SAMPLES;
-    let samples = (0..SAMPLES).map(|sample| {
-        let rest = &raw[sample * step..];
-        &rest[..rest.len().min(SAMPLE_BYTES)]
-    });
-    let (mut zeroes, mut bytes) = (0, 0);
-    for sample in samples {
-        zeroes += memchr::memchr_iter(0, sample).count();
-        bytes += sample.len();
+/// What part of code may be zeroes. Tables, of symbols and relocations, have more.
+const ZEROES_IN_CODE: usize = 4;
+
+/// What contents seem to be, by how many zeroes there are in samples of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// Text, or what is compressed already: one byte of [`ZEROES_IN_TEXT`] at most is 0.
+    Text,
+    /// Code, and most of what else is no text: one of [`ZEROES_IN_CODE`] at most.
+    Code,
+    Tables,
+}
+
+impl Contents {
+    fn of(raw: &[u8]) -> Self {
+        let step = raw.len() / SAMPLES;
+        let samples = (0..SAMPLES).map(|sample| {
+            let rest = &raw[sample * step..];
+            &rest[..rest.len().min(SAMPLE_BYTES)]
+        });
+        let (mut zeroes, mut bytes) = (0, 0);
+        for sample in samples {
+            zeroes += memchr::memchr_iter(0, sample).count();
+            bytes += sample.len();
+        }
+        if zeroes * ZEROES_IN_TEXT <= bytes {
+            Self::Text
+        } else if zeroes * ZEROES_IN_CODE <= bytes {
+            Self::Code
+        } else {
+            Self::Tables
+        }
     }
-    zeroes * ZEROES_IN_TEXT <= bytes
 }
 
 /// Compresses, one frame after the other.
 pub(crate) struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
-    /// For text, if it has a way of its own.
+    /// For text and for code, if they have ways of their own.
     for_text: Option<zstd::bulk::Compressor<'static>>,
+    for_code: Option<zstd::bulk::Compressor<'static>>,
     /// Room for what comes out, kept between frames.
     out: Vec<u8>,
 }
 
 impl Compressor {
     pub(crate) fn new(compression: Compression) -> Result<Self> {
+        let Compression { way, for_text, for_code } = compression;
         let set_up = || {
-            let mut zstd = zstd::bulk::Compressor::new(compression.level)?;
-            if let Some((long, short)) = compression.table_logs {
-                zstd.set_parameter(CParameter::HashLog(long))?;
-                zstd.set_parameter(CParameter::ChainLog(short))?;
-            }
-            let for_text = match compression.text {
-                None => None,
-                Some(TextTable { log, shortest_match }) => {
-                    let mut zstd = zstd::bulk::Compressor::new(1)?;
-                    zstd.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
-                    zstd.set_parameter(CParameter::HashLog(log))?;
-                    zstd.set_parameter(CParameter::MinMatch(shortest_match))?;
-                    Some(zstd)
-                }
-            };
-            Ok((zstd, for_text))
+            let of = |way: Option<Way>| way.map(zstd).transpose();
+            Ok(Self {
+                zstd: zstd(way)?,
+                for_text: of(for_text)?,
+                for_code: of(for_code)?,
+                out: Vec::new(),
+            })
         };
-        let (zstd, for_text) = set_up().map_err(|cause: std::io::Error| {
+        set_up().map_err(|cause: io::Error| {
             Error::unavailable("cannot set up compression").because(cause)
-        })?;
-        Ok(Self { zstd, for_text, out: Vec::new() })
+        })
     }
 
     /// One zstd frame with its content size. `None` if it would not be smaller by a
@@ -119,13 +149,33 @@ impl Compressor {
         self.out.reserve(compress_bound(raw.len()));
         // The buffer has zstd's own bound, so an error means that memory is short; storing
         // the bytes as they are is right then too.
-        let zstd = match &mut self.for_text {
-            Some(for_text) if is_text(raw) => for_text,
-            _ => &mut self.zstd,
+        let of_its_own = match Contents::of(raw) {
+            Contents::Text => self.for_text.as_mut(),
+            Contents::Code => self.for_code.as_mut(),
+            Contents::Tables => None,
         };
+        let zstd = of_its_own.unwrap_or(&mut self.zstd);
         zstd.compress_to_buffer(raw, &mut self.out).ok()?;
         (self.out.len() + raw.len() / 16 < raw.len()).then_some(&self.out)
     }
+}
+
+fn zstd(way: Way) -> io::Result<zstd::bulk::Compressor<'static>> {
+    let (level, parameters) = match way {
+        Way::Level(level) => (level, Vec::new()),
+        Way::TwoTables { level, long_log, short_log } => {
+            (level, vec![CParameter::HashLog(long_log), CParameter::ChainLog(short_log)])
+        }
+        Way::Fast { log, shortest_match } => {
+            let strategy = CParameter::Strategy(Strategy::ZSTD_fast);
+            (1, vec![strategy, CParameter::HashLog(log), CParameter::MinMatch(shortest_match)])
+        }
+    };
+    let mut zstd = zstd::bulk::Compressor::new(level)?;
+    for parameter in parameters {
+        zstd.set_parameter(parameter)?;
+    }
+    Ok(zstd)
 }
 
 #[cfg(test)]
@@ -144,45 +194,70 @@ mod tests {
     #[test]
     fn small_tables_cost_bytes() {
         let text = Random::new(1).compressible(1 << 20);
-        let level = Compression::level(3);
-        assert!(compressed_len(level.with_tables(8, 8), &text) > compressed_len(level, &text));
+        let level = compressed_len(Compression::level(3), &text);
+        assert!(compressed_len(Compression::two_tables(8, 8), &text) > level);
+        let fast = compressed_len(Compression::fast(16, 5), &text);
+        assert!(compressed_len(Compression::fast(8, 5), &text) > fast);
     }
 
     #[test]
-    fn only_text_is_compressed_as_text() {
+    fn each_is_compressed_in_its_way() {
         let mut contents = Random::new(1).compressible(1 << 20);
         for byte in &mut contents {
             *byte |= 1;
         }
         let level = Compression::level(3);
-        let fast = level.with_fast_text(10, 7);
-        assert!(compressed_len(fast, &contents) > compressed_len(level, &contents));
-        for byte in contents.iter_mut().step_by(16) {
-            *byte = 0;
+        let (text, code) = (level.with_fast_text(10, 7), level.with_fast_code(10, 7));
+        for (zeroes, by_text, by_code) in [
+            (0, true, false),
+            (32, true, false),
+            (16, false, true),
+            (4, false, true),
+            (3, false, false),
+        ] {
+            let mut contents = contents.clone();
+            if zeroes > 0 {
+                contents.iter_mut().step_by(zeroes).for_each(|byte| *byte = 0);
+            }
+            let len = compressed_len(level, &contents);
+            assert_eq!(compressed_len(text, &contents) > len, by_text, "{zeroes}");
+            assert_eq!(compressed_len(code, &contents) > len, by_code, "{zeroes}");
         }
-        assert_eq!(compressed_len(fast, &contents), compressed_len(level, &contents));
     }
 
     #[test]
-    fn text_has_few_zeroes() {
+    fn contents_are_told_by_their_zeroes() {
         for len in [1_000, SAMPLE_BYTES * SAMPLES, 1 << 20] {
-            for (distance, expected) in [(40, true), (20, false)] {
+            for (distance, expected) in [
+                (40, Contents::Text),
+                (20, Contents::Code),
+                (5, Contents::Code),
+                (3, Contents::Tables),
+            ] {
                 let mut contents = vec![b'x'; len];
-                assert!(is_text(&contents), "{len}");
-                for byte in contents.iter_mut().step_by(distance) {
-                    *byte = 0;
-                }
-                assert_eq!(is_text(&contents), expected, "{len} {distance}");
+                assert_eq!(Contents::of(&contents), Contents::Text, "{len}");
+                contents.iter_mut().step_by(distance).for_each(|byte| *byte = 0);
+                assert_eq!(Contents::of(&contents), expected, "{len} {distance}");
             }
         }
-        assert!(is_text(b""));
+        assert_eq!(Contents::of(b""), Contents::Text);
     }
 
     #[test]
     fn settings_that_zstd_does_not_know_are_refused() {
-        assert!(Compressor::new(Compression::level(3).with_tables(99, 14)).is_err());
-        assert!(Compressor::new(Compression::level(3).with_tables(15, 99)).is_err());
-        assert!(Compressor::new(Compression::level(3).with_fast_text(99, 6)).is_err());
-        assert!(Compressor::new(Compression::level(3).with_fast_text(15, 99)).is_err());
+        let level = Compression::level(3);
+        let unknown = [
+            Compression::two_tables(99, 14),
+            Compression::two_tables(15, 99),
+            Compression::fast(99, 6),
+            Compression::fast(15, 99),
+            level.with_fast_text(99, 6),
+            level.with_fast_text(15, 99),
+            level.with_fast_code(99, 6),
+            level.with_fast_code(15, 99),
+        ];
+        for compression in unknown {
+            assert!(Compressor::new(compression).is_err(), "{compression:?}");
+        }
     }
 }
