@@ -22,8 +22,8 @@ use granary_tables::Turn;
 use super::{error::IndexError, memory::Memory, tables::Tables};
 
 /// Tables of so many bytes together, or of a part of the whole index if that is more, are merged even
-/// if a run is short, which would else leave one more each time. 64 MiB take half a second.
-const SHORT_MERGER_BYTES: u64 = 64 << 20;
+/// if a run is short, which would else leave one more each time. 128 MiB take a second.
+const SHORT_MERGER_BYTES: u64 = 128 << 20;
 const SHORT_MERGER_PART: u64 = 8;
 
 /// Ends the thread when it is dropped, after what it is doing.
