@@ -3,4 +3,5 @@
 mod damage;
 mod files;
 mod model;
+mod small_disk;
 mod support;
