@@ -1,7 +1,6 @@
 //! Which store a command talks to.
 
 use std::{
-    fs,
     os::unix::{fs::chown, process::CommandExt as _},
     path::PathBuf,
     process::Command,
@@ -28,7 +27,11 @@ fn as_somebody(home: &Home, args: &[&str]) -> Command {
     if is_root {
         let binary = home.path("granary");
         if !binary.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_granary"), &binary).expect("the disk takes it");
+            // By another process: what this one has open for writing, a program that another test
+            // starts just now has open too until it runs, and so long nobody can run the copy.
+            let copied =
+                Command::new("cp").arg(env!("CARGO_BIN_EXE_granary")).arg(&binary).status();
+            assert!(copied.expect("cp can be run").success(), "the disk takes it");
             chown(home.path(""), Some(NOBODY), Some(NOBODY)).expect("root may do that");
         }
         command = Command::new(binary);
