@@ -176,8 +176,8 @@ impl Tables {
     }
 
     /// Merges some tables, if there are too many for their sizes, but none of more than
-    /// `max_bytes` together, nor of more than half of the free space. Meanwhile it asks now and then whether to go on. False if there is
-    /// nothing to do, somebody else merges, or it was stopped.
+    /// `max_bytes` together, nor of more than half of the free space. Meanwhile it asks now and then
+    /// whether to go on. False if there is nothing to do, somebody else merges, or it was stopped.
     ///
     /// # Errors
     ///
