@@ -22,6 +22,7 @@
 mod buffers;
 mod disk;
 mod format;
+mod frame_cache;
 mod object_key;
 
 mod index;

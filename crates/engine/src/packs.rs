@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use granary_castore::{Error, Result};
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::sync::Cache;
 
 use crate::{
     buffers::Buffers,
@@ -19,6 +19,7 @@ use crate::{
         ContentsTag, FRAME_HEADER_BYTES, FrameCheck, FrameHeader, MAX_FRAME_RAW_BYTES, Malformed,
         PackedFrame,
     },
+    frame_cache::FrameCache,
     index::Location,
 };
 
@@ -27,13 +28,6 @@ pub(crate) const PACKS_DIR: &str = "packs";
 
 /// Most packs that are open for reading at a time.
 const MAX_OPEN_PACKS: usize = 256;
-
-/// Bytes of decompressed frames that are kept: those that hold several objects, since the
-/// next read is likely to want a neighbour.
-const FRAME_CACHE_BYTES: u64 = 32 << 20;
-
-/// How many frames the cache is laid out for.
-const FRAME_CACHE_ENTRIES: usize = 512;
 
 /// Identifies a pack for ever: 128 random bits, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,15 +68,6 @@ impl std::fmt::Display for PackId {
     }
 }
 
-#[derive(Clone)]
-struct FrameWeight;
-
-impl Weighter<(u32, u32), Bytes> for FrameWeight {
-    fn weight(&self, _key: &(u32, u32), frame: &Bytes) -> u64 {
-        frame.len() as u64 + 64
-    }
-}
-
 /// Opens packs and reads checked frames from them.
 pub(crate) struct Packs {
     disk: Arc<dyn Disk>,
@@ -90,7 +75,7 @@ pub(crate) struct Packs {
     /// How many packs were removed: what could not be read may have been moved if that changes.
     removals: AtomicU64,
     files: Cache<u32, Arc<dyn DiskFile>>,
-    frames: Cache<(u32, u32), Bytes, FrameWeight>,
+    frames: FrameCache,
     /// For frames that go to somebody as they are stored.
     buffers: Buffers,
 }
@@ -102,7 +87,7 @@ impl Packs {
             ids: RwLock::default(),
             removals: AtomicU64::new(0),
             files: Cache::new(MAX_OPEN_PACKS),
-            frames: Cache::with_weighter(FRAME_CACHE_ENTRIES, FRAME_CACHE_BYTES, FrameWeight),
+            frames: FrameCache::default(),
             buffers: Buffers::default(),
         }
     }
@@ -184,14 +169,13 @@ impl Packs {
     /// Forgets what is kept in memory of the frame that an object lies in: what is read next of
     /// it comes from the disk.
     pub(crate) fn forget_frame(&self, location: &Location) {
-        self.frames.remove(&(location.pack, location.frame_offset));
+        self.frames.forget(location);
     }
 
     /// The raw bytes of the frame that an object lies in, for whoever wants but some of them
     /// now: what is left may be wanted soon.
     pub(crate) fn frame(&self, location: &Location) -> Result<Bytes> {
-        let key = (location.pack, location.frame_offset);
-        if let Some(frame) = self.frames.get(&key) {
+        if let Some(frame) = self.frames.partial(location) {
             return Ok(frame);
         }
         self.unpack_shared(location, &self.packed_frame(location)?)
@@ -201,14 +185,14 @@ impl Packs {
     pub(crate) fn unpack_shared(&self, location: &Location, frame: &PackedFrame) -> Result<Bytes> {
         let raw = self.unpack(location, frame)?;
         if (location.len as usize) < raw.len() {
-            self.frames.insert((location.pack, location.frame_offset), raw.clone());
+            self.frames.keep_partial(location, &raw);
         }
         Ok(raw)
     }
 
-    /// The raw bytes of the frame that an object lies in, if they are in memory.
-    pub(crate) fn kept_frame(&self, location: &Location) -> Option<Bytes> {
-        self.frames.get(&(location.pack, location.frame_offset))
+    /// What is kept of frames in memory.
+    pub(crate) fn frames(&self) -> &FrameCache {
+        &self.frames
     }
 
     /// The raw bytes of a frame, which an object lies in.

@@ -100,14 +100,21 @@ impl FrameExtent {
 
     fn try_read(&self) -> Result<Bytes, Harm> {
         let (packs, first) = (&self.engine.packs, &self.first);
-        if let Some(raw) = packs.kept_frame(first) {
+        if self.may_be_whole()
+            && let Some(raw) = packs.frames().whole(first, self.size_bytes, || *self.tag())
+        {
+            return Ok(raw);
+        }
+        if let Some(raw) = packs.frames().partial(first) {
             return self.checked(&raw);
         }
         let frame = packs.packed_frame(first).map_err(|error| self.harm(error))?;
         if self.may_be_whole() && self.is_whole(&frame) {
             // What was stored is just what is wanted, and it is as it was stored: the digests of
             // its parts, at several times the cost, would tell the same.
-            return packs.unpack(first, &frame).map_err(|error| self.harm(error));
+            let raw = packs.unpack(first, &frame).map_err(|error| self.harm(error))?;
+            packs.frames().note_whole(first, *self.tag(), &raw);
+            return Ok(raw);
         }
         // Beside it lies what others want.
         let raw = packs.unpack_shared(first, &frame).map_err(|error| self.harm(error))?;

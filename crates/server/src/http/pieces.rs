@@ -15,7 +15,7 @@ use tokio::{
 use super::layouts::{Layouts, NewLayout};
 
 /// Most pieces of one body that are read before they are needed.
-const PIECES_AHEAD: usize = 4;
+const PIECES_AHEAD: usize = 8;
 
 /// Most bytes of pieces that are read before they are needed, over all connections. Beside
 /// these, a connection costs the piece that it sends, of one MiB to two and a half as a rule.
@@ -23,10 +23,10 @@ const READ_AHEAD_BYTES: usize = 32 << 20;
 
 /// How many pieces are read at a time for each core: more than one, since some wait for the
 /// disk.
-const READS_PER_CORE: usize = 2;
+const READS_PER_CORE: usize = 4;
 
 /// The same on a machine of few cores.
-const MIN_READS: usize = 4;
+const MIN_READS: usize = 8;
 
 /// How many pieces are cut at a time, so that not each costs a way to another thread.
 const PIECES_CUT: usize = 4;
