@@ -6,14 +6,10 @@ use bytes::Bytes;
 use granary_castore::{BlobDigest, Error, Node, WriteBatch};
 use granary_nix_formats::nar;
 
-use crate::{NarDigest, nar_hasher::NarHasher, tree_builder::TreeBuilder};
+use crate::{NarDigest, nar_source::NarSource, tree_builder::TreeBuilder};
 
-/// Files up to this size are read as a whole and added in one call; larger ones go through
-/// a buffer.
+/// Files up to this size are read as a whole and added in one call; larger ones as they come.
 pub const MAX_WHOLE_FILE_BYTES: usize = 1 << 20;
-
-/// Size of the buffer that larger files go through.
-const COPY_BUFFER_BYTES: usize = 256 << 10;
 
 /// A tree that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +60,8 @@ pub fn ingest_nar(
     source: impl Read,
     batch: &mut dyn WriteBatch,
 ) -> Result<IngestedNar, IngestError> {
-    let mut reader = nar::Reader::new(HashingReader { source, hasher: NarHasher::default() });
+    let mut reader = nar::Reader::new(NarSource::new(source));
     let mut tree = TreeBuilder::default();
-    let mut buffer = Vec::new();
     while let Some(event) = reader.next()? {
         match event {
             nar::Event::Directory => tree.directory(),
@@ -75,55 +70,54 @@ pub fn ingest_nar(
             nar::Event::Symlink { target } => tree.symlink(target, batch)?,
             nar::Event::File { executable, size } => {
                 tree.file(executable, size, batch)?;
-                tree.end_file(ingest_file(&mut reader, size, batch, &mut buffer)?)?;
+                tree.end_file(ingest_file(&mut reader, size, batch)?)?;
             }
         }
     }
     let nar_size = reader.position();
-    let HashingReader { hasher, .. } = reader.finish()?;
-    let nar = NarDigest { nar_size, nar_hash: hasher.finish()? };
+    let nar = NarDigest { nar_size, nar_hash: reader.finish()?.finish()? };
     Ok(IngestedNar { node: tree.finish()?, nar })
 }
 
 /// Reads the contents of the file that `reader` is at.
 fn ingest_file(
-    reader: &mut nar::Reader<impl Read>,
+    reader: &mut nar::Reader<NarSource<impl Read>>,
     size: u64,
     batch: &mut dyn WriteBatch,
-    buffer: &mut Vec<u8>,
 ) -> Result<BlobDigest, IngestError> {
     if let Ok(size) = usize::try_from(size)
         && size <= MAX_WHOLE_FILE_BYTES
     {
-        let mut contents = vec![0; size];
-        let mut filled = 0;
-        while filled < size {
-            filled += reader.read_data(&mut contents[filled..])?;
-        }
-        return Ok(batch.put_blob(Bytes::from(contents))?);
+        return Ok(batch.put_blob(whole_file(reader, size)?)?);
     }
-    buffer.resize(COPY_BUFFER_BYTES, 0);
     loop {
         // It gives as many bytes as the file has, or an error.
-        let read = reader.read_data(buffer)?;
-        if read == 0 {
+        let data = reader.data()?;
+        let len = data.len();
+        if len == 0 {
             return Ok(batch.finish_blob()?);
         }
-        batch.write(&buffer[..read])?;
+        batch.write(data)?;
+        reader.consume_data(len);
     }
 }
 
-/// Hashes what is read through it.
-struct HashingReader<R> {
-    source: R,
-    hasher: NarHasher,
-}
-
-impl<R: Read> Read for HashingReader<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(buf)?.min(buf.len());
-        // Comes back in `IngestError::from`.
-        self.hasher.update(&buf[..read]).map_err(io::Error::other)?;
-        Ok(read)
+/// The contents of a file, copied only if they are not at hand in one piece.
+fn whole_file(
+    reader: &mut nar::Reader<NarSource<impl Read>>,
+    size: usize,
+) -> Result<Bytes, nar::Error> {
+    if reader.data()?.len() == size {
+        let contents = reader.source().at_hand(size);
+        reader.consume_data(size);
+        return Ok(contents);
     }
+    let mut contents = Vec::with_capacity(size);
+    while contents.len() < size {
+        let data = reader.data()?;
+        let len = data.len();
+        contents.extend_from_slice(data);
+        reader.consume_data(len);
+    }
+    Ok(contents.into())
 }

@@ -43,6 +43,7 @@ mod listing;
 mod ingest;
 mod nar_hasher;
 mod nar_literals;
+mod nar_source;
 mod tree_builder;
 
 mod import;

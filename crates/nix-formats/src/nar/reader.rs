@@ -1,17 +1,11 @@
-//! The reader: a pull parser over any source of bytes.
+//! The reader: a pull parser over any buffered source of bytes.
 
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, ErrorKind};
 
 use super::{
     Error, MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_TARGET_BYTES, Reason, name_stack::NameStack, token,
     writer::check_target,
 };
-
-/// How much is read ahead. Larger than the longest string with what surrounds it.
-const BUFFER_BYTES: usize = 64 * 1024;
-
-/// From this size on, a caller's buffer is filled by the source itself.
-const DIRECT_READ_BYTES: usize = 16 * 1024;
 
 /// One step through a tree, in the order of the archive.
 ///
@@ -33,7 +27,7 @@ pub enum Event {
         /// The target, which need not be UTF-8.
         target: Vec<u8>,
     },
-    /// A file. [`Reader::read_data`] gives its contents.
+    /// A file. [`Reader::data`] gives its contents, or [`Reader::read_data`].
     File {
         /// Whether it is executable.
         executable: bool,
@@ -61,33 +55,28 @@ enum State {
 
 /// Reads a NAR as a sequence of [`Event`]s.
 ///
-/// It reads ahead, so a source that goes on after the archive must be limited by the
-/// caller; [`Reader::finish`] checks that nothing follows. After an error, it gives no
-/// further events. Memory is bounded whatever the input says: a buffer of 64 KiB and the
-/// names on the path to the current node.
+/// It reads no further than it must, but for what its source does; [`Reader::finish`] checks that
+/// nothing follows. After an error, it gives no further events. Memory is bounded whatever the
+/// input says: a token, and the names on the path to the current node.
 #[derive(Debug)]
 pub struct Reader<R> {
     source: R,
     state: State,
     names: NameStack,
-    buffer: Box<[u8]>,
-    /// The unread bytes of the buffer lie from `start` to `end`.
-    start: usize,
-    end: usize,
-    /// Where in the archive `start` lies.
+    /// What comes next, if the source does not have it in one piece: never contents.
+    stitched: Vec<u8>,
+    /// How many bytes of the archive are consumed.
     position: u64,
 }
 
-impl<R: Read> Reader<R> {
-    /// Reads nothing yet. The source needs no buffer of its own.
+impl<R: BufRead> Reader<R> {
+    /// Reads nothing yet.
     pub fn new(source: R) -> Self {
         Self {
             source,
             state: State::Start,
             names: NameStack::default(),
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
-            start: 0,
-            end: 0,
+            stitched: Vec::new(),
             position: 0,
         }
     }
@@ -106,17 +95,63 @@ impl<R: Read> Reader<R> {
         event
     }
 
+    /// The next bytes of the contents of the file that the last event announced, as many as the
+    /// source has at hand; none when there are no more, or the last event was no file. They stay
+    /// next until they are [consumed](Self::consume_data).
+    ///
+    /// # Errors
+    /// When the source fails, or the input ends too early.
+    pub fn data(&mut self) -> Result<&[u8], Error> {
+        let remaining = match self.state {
+            State::File { remaining, .. } => remaining,
+            State::Failed => return Err(self.invalid(Reason::AfterError)),
+            _ => 0,
+        };
+        if remaining == 0 {
+            return Ok(&[]);
+        }
+        match available(&mut self.source) {
+            Ok([]) => {
+                self.state = State::Failed;
+                Err(Error::Truncated { offset: self.position })
+            }
+            Ok(data) => Ok(&data[..bounded(remaining, data.len()).unwrap_or(data.len())]),
+            Err(error) => {
+                self.state = State::Failed;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes bytes that [`data`](Self::data) gave.
+    ///
+    /// # Panics
+    /// If it did not give as many.
+    pub fn consume_data(&mut self, len: usize) {
+        let State::File { remaining, .. } = &mut self.state else {
+            assert!(len == 0, "there are no contents");
+            return;
+        };
+        *remaining = remaining.checked_sub(len as u64).expect("as many were given");
+        self.consume(len);
+    }
+
     /// Reads from the contents of the file that the last event announced; 0 when there are
-    /// no more, or the last event was no file. A large `buf` is filled by the source itself.
+    /// no more, or the last event was no file.
     ///
     /// # Errors
     /// When the source fails, or the input ends too early.
     pub fn read_data(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let read = self.read_contents(buf);
-        if read.is_err() {
-            self.state = State::Failed;
-        }
-        read
+        let data = self.data()?;
+        let read = data.len().min(buf.len());
+        buf[..read].copy_from_slice(&data[..read]);
+        self.consume_data(read);
+        Ok(read)
+    }
+
+    /// The source, for what it knows of the bytes that it has at hand.
+    pub const fn source(&self) -> &R {
+        &self.source
     }
 
     /// Reads what is left of the archive, checks that the input ends behind it, and gives
@@ -126,7 +161,7 @@ impl<R: Read> Reader<R> {
     /// When the source fails, the rest is not valid, or something follows.
     pub fn finish(mut self) -> Result<R, Error> {
         while self.next()?.is_some() {}
-        if self.start < self.end || self.refill()? > 0 {
+        if !available(&mut self.source)?.is_empty() {
             return Err(self.invalid(Reason::TrailingBytes));
         }
         Ok(self.source)
@@ -258,44 +293,13 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    fn read_contents(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let (size, remaining) = match self.state {
-            State::File { size, remaining } => (size, remaining),
-            State::Failed => return Err(self.invalid(Reason::AfterError)),
-            _ => return Ok(0),
-        };
-        let wanted = bounded(remaining, buf.len()).unwrap_or(buf.len());
-        if wanted == 0 {
-            return Ok(0);
-        }
-        let buf = &mut buf[..wanted];
-        let read = if self.start == self.end && wanted >= DIRECT_READ_BYTES {
-            let read = read_some(&mut self.source, buf)?;
-            self.position += read as u64;
-            read
-        } else {
-            if self.start == self.end {
-                self.refill()?;
-            }
-            let read = wanted.min(self.end - self.start);
-            buf[..read].copy_from_slice(&self.buffer[self.start..self.start + read]);
-            self.consume(read);
-            read
-        };
-        if read == 0 {
-            return Err(Error::Truncated { offset: self.position });
-        }
-        self.state = State::File { size, remaining: remaining - read as u64 };
-        Ok(read)
-    }
-
     /// Passes over contents that nobody wants.
     fn skip(&mut self, mut len: u64) -> Result<(), Error> {
         while len > 0 {
-            if self.start == self.end && self.refill()? == 0 {
+            let available = available(&mut self.source)?.len();
+            if available == 0 {
                 return Err(Error::Truncated { offset: self.position });
             }
-            let available = self.end - self.start;
             let skipped = bounded(len, available).unwrap_or(available);
             self.consume(skipped);
             len -= skipped as u64;
@@ -314,23 +318,24 @@ impl<R: Read> Reader<R> {
 
     /// Takes bytes that must be these.
     fn take_literal(&mut self, literal: &[u8], reason: Reason) -> Result<(), Error> {
-        match self.fill(literal.len()) {
-            Ok(()) if self.unread().starts_with(literal) => {
-                self.consume(literal.len());
+        match self.peek(literal.len()).map(|found| common_len(literal, found)) {
+            Ok(same) if same == literal.len() => {
+                self.consume(same);
                 Ok(())
             }
-            // Where the input ends too early, but is wrong before that, say the latter.
-            Err(Error::Truncated { .. }) if !literal.starts_with(self.unread()) => {
-                Err(self.mismatch(literal, reason))
+            Ok(same) => Err(self.mismatch(same, reason)),
+            // Where the input ends too early, but is wrong before that, say the latter. All that
+            // is left of it was stitched.
+            Err(Error::Truncated { .. }) if !literal.starts_with(&self.stitched) => {
+                Err(self.mismatch(common_len(literal, &self.stitched), reason))
             }
-            Ok(()) => Err(self.mismatch(literal, reason)),
             Err(error) => Err(error),
         }
     }
 
-    /// The error for bytes that are not the literal, at the first word that differs.
-    fn mismatch(&self, literal: &[u8], reason: Reason) -> Error {
-        let same = literal.iter().zip(self.unread()).take_while(|(a, b)| a == b).count();
+    /// The error for bytes of which only the first `same` are right, at the first word that
+    /// differs.
+    const fn mismatch(&self, same: usize, reason: Reason) -> Error {
         Error::Invalid { offset: self.position + (same - same % 8) as u64, reason }
     }
 
@@ -346,41 +351,33 @@ impl<R: Read> Reader<R> {
         Ok(&self.peek(8 + len)?[8..])
     }
 
-    /// The next `len` bytes, at most [`BUFFER_BYTES`].
+    /// The next `len` bytes, which are not contents.
     fn peek(&mut self, len: usize) -> Result<&[u8], Error> {
-        self.fill(len)?;
-        Ok(&self.unread()[..len])
-    }
-
-    /// Reads until `len` bytes are there, at most [`BUFFER_BYTES`].
-    fn fill(&mut self, len: usize) -> Result<(), Error> {
-        while self.unread().len() < len {
-            if self.refill()? == 0 {
-                let offset = self.position + self.unread().len() as u64;
+        if self.stitched.is_empty() && available(&mut self.source)?.len() >= len {
+            // Asked again, since the compiler takes what is given back here as borrowed to the end.
+            return Ok(&available(&mut self.source)?[..len]);
+        }
+        while self.stitched.len() < len {
+            let available = available(&mut self.source)?;
+            if available.is_empty() {
+                let offset = self.position + self.stitched.len() as u64;
                 return Err(Error::Truncated { offset });
             }
+            let taken = available.len().min(len - self.stitched.len());
+            self.stitched.extend_from_slice(&available[..taken]);
+            self.source.consume(taken);
         }
-        Ok(())
+        Ok(&self.stitched[..len])
     }
 
-    fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    const fn consume(&mut self, len: usize) {
-        self.start += len;
+    /// Takes bytes that were looked at.
+    fn consume(&mut self, len: usize) {
+        if self.stitched.is_empty() {
+            self.source.consume(len);
+        } else {
+            self.stitched.drain(..len);
+        }
         self.position += len as u64;
-    }
-
-    /// Reads more behind the unread bytes, which it moves to the front; 0 at the end of the
-    /// input. Only called when less than one string is unread, so there is room.
-    fn refill(&mut self) -> Result<usize, Error> {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let read = read_some(&mut self.source, &mut self.buffer[self.end..])?;
-        self.end += read;
-        Ok(read)
     }
 
     const fn invalid(&self, reason: Reason) -> Error {
@@ -393,14 +390,26 @@ fn bounded(len: u64, limit: usize) -> Option<usize> {
     usize::try_from(len).ok().filter(|&len| len <= limit)
 }
 
-/// One read, repeated when a signal interrupts it.
-fn read_some(source: &mut impl Read, buf: &mut [u8]) -> Result<usize, Error> {
-    loop {
-        match source.read(buf) {
-            // A source that claims more than there was room for must not make us panic.
-            Ok(read) => return Ok(read.min(buf.len())),
+/// How many bytes two strings begin with alike.
+fn common_len(one: &[u8], other: &[u8]) -> usize {
+    if one == other {
+        return one.len();
+    }
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+/// What the source has at hand, or reads now; none at its end.
+fn available(source: &mut impl BufRead) -> Result<&[u8], Error> {
+    let len = loop {
+        match source.fill_buf() {
+            Ok(available) => break available.len(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::Io(error)),
         }
+    };
+    if len == 0 {
+        return Ok(&[]);
     }
+    // What was at hand still is, and could not be given out of the loop.
+    source.fill_buf().map_err(Error::Io)
 }

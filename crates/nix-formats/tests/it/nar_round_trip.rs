@@ -1,11 +1,11 @@
 //! Trees survive encoding and decoding, however the bytes come in pieces.
 
-use std::io::{self, Read};
+use std::collections::BTreeMap;
 
 use granary_nix_formats::nar::{Error, Event, MAX_DEPTH, Reader, Reason, Writer};
 use proptest::prelude::*;
 
-use crate::tree::{Slow, Tree};
+use crate::tree::{Tree, slow};
 
 fn any_tree() -> impl Strategy<Value = Tree> {
     let name = proptest::collection::vec(any::<u8>(), 1..12).prop_filter("allowed", |name| {
@@ -31,7 +31,7 @@ proptest! {
     fn trees(tree in any_tree(), piece in 1..100_000_usize, at_once in 1..100_000_usize) {
         let nar = tree.to_nar(piece).expect("a valid tree");
         prop_assert_eq!(nar.len() % 8, 0);
-        let read = Tree::from_nar(Slow::new(&nar, at_once), piece).expect("a valid NAR");
+        let read = Tree::from_nar(slow(&nar, at_once), piece).expect("a valid NAR");
         prop_assert_eq!(&read, &tree);
         // Nobody wants the contents: the events are the same, and the end is found.
         let mut reader = Reader::new(&nar[..]);
@@ -57,32 +57,42 @@ fn contents_are_skipped_where_they_are_not_read() -> Result<(), Error> {
     Ok(())
 }
 
-/// A source that notes the largest buffer it was given.
-struct Watched<'a> {
-    bytes: &'a [u8],
-    largest: usize,
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.largest = self.largest.max(buf.len());
-        self.bytes.read(buf)
-    }
+#[test]
+fn contents_are_given_where_they_lie() -> Result<(), Error> {
+    let contents = vec![3; 4 << 20];
+    let nar = Tree::File { executable: false, contents: contents.clone() }.to_nar(1 << 20)?;
+    let mut reader = Reader::new(&nar[..]);
+    reader.next()?;
+    let data = reader.data()?;
+    assert_eq!(data, contents);
+    assert!(nar.as_ptr_range().contains(&data.as_ptr()), "nothing was copied");
+    reader.consume_data(1 << 20);
+    assert_eq!(reader.data()?.len(), 3 << 20);
+    // What is left is passed over.
+    assert_eq!(reader.next()?, None);
+    assert_eq!(reader.data()?, b"");
+    reader.finish()?;
+    Ok(())
 }
 
 #[test]
-fn large_contents_go_straight_into_a_large_buffer() -> Result<(), Error> {
-    let contents = vec![3; 4 << 20];
-    let nar = Tree::File { executable: false, contents: contents.clone() }.to_nar(1 << 20)?;
-    let mut reader = Reader::new(Watched { bytes: &nar, largest: 0 });
-    reader.next()?;
-    let (mut buf, mut read) = (vec![0; contents.len()], 0);
-    while read < buf.len() {
-        read += reader.read_data(&mut buf[read..])?;
+fn pieces_may_end_anywhere() -> Result<(), Error> {
+    let tree = Tree::Directory(BTreeMap::from([
+        (b"executable".to_vec(), Tree::File { executable: true, contents: vec![7; 1000] }),
+        (b"file".to_vec(), Tree::File { executable: false, contents: vec![8; 1001] }),
+        (b"link".to_vec(), Tree::Symlink(b"some/where".to_vec())),
+        (b"none".to_vec(), Tree::Directory(BTreeMap::new())),
+    ]));
+    let nar = tree.to_nar(100)?;
+    for piece in (1..100).chain([nar.len() - 1, nar.len()]) {
+        assert_eq!(Tree::from_nar(slow(&nar, piece), 64)?, tree, "{piece}");
+        for len in 0..nar.len() {
+            let read = Reader::new(slow(&nar[..len], piece)).finish();
+            let end = len as u64;
+            let is_end = |error| matches!(error, Error::Truncated { offset } if offset == end);
+            assert!(read.is_err_and(is_end), "{piece} {len}");
+        }
     }
-    assert_eq!(buf, contents);
-    let source = reader.finish()?;
-    assert!(source.largest > 3 << 20, "{}", source.largest);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read},
+    io::{self, BufRead, BufReader, Read},
 };
 
 use granary_nix_formats::nar::{Error, Event, Reader, Writer};
@@ -49,7 +49,7 @@ impl Tree {
     }
 
     /// Decodes a NAR to its end; contents are read in pieces of `piece` bytes.
-    pub(crate) fn from_nar(source: impl Read, piece: usize) -> Result<Self, Error> {
+    pub(crate) fn from_nar(source: impl BufRead, piece: usize) -> Result<Self, Error> {
         let mut reader = Reader::new(source);
         let event = reader.next()?.expect("a NAR has a root");
         let tree = Self::read(&mut reader, event, piece)?;
@@ -59,7 +59,7 @@ impl Tree {
         Ok(tree)
     }
 
-    fn read<R: Read>(reader: &mut Reader<R>, event: Event, piece: usize) -> Result<Self, Error> {
+    fn read<R: BufRead>(reader: &mut Reader<R>, event: Event, piece: usize) -> Result<Self, Error> {
         match event {
             Event::Symlink { target } => Ok(Self::Symlink(target)),
             Event::File { executable, size } => {
@@ -93,26 +93,22 @@ impl Tree {
     }
 }
 
-/// A source that gives at most so many bytes at once, and is interrupted before each read.
-pub(crate) struct Slow<'a> {
+/// A source that has at most so many bytes at hand, and is interrupted before each read.
+pub(crate) fn slow(bytes: &[u8], at_once: usize) -> impl BufRead {
+    BufReader::with_capacity(at_once, Interrupted { bytes, interrupted: false })
+}
+
+struct Interrupted<'a> {
     bytes: &'a [u8],
-    at_once: usize,
     interrupted: bool,
 }
 
-impl<'a> Slow<'a> {
-    pub(crate) fn new(bytes: &'a [u8], at_once: usize) -> Self {
-        Self { bytes, at_once, interrupted: false }
-    }
-}
-
-impl Read for Slow<'_> {
+impl Read for Interrupted<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.interrupted = !self.interrupted;
         if self.interrupted {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let len = self.at_once.min(buf.len());
-        self.bytes.read(&mut buf[..len])
+        self.bytes.read(buf)
     }
 }

@@ -5,6 +5,7 @@
 //! middle, and takes the whole request with it, is an error to the thread, never an end.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read},
     sync::Arc,
 };
@@ -16,13 +17,17 @@ use tokio::sync::mpsc;
 
 use super::{Cache, Failure, request_body::RequestBody};
 
-/// How many pieces of a body wait for the thread. A piece is what came from the network at
-/// once, at most some hundred KiB.
-const QUEUED_PIECES: usize = 4;
+/// How much of a body goes to the thread at a time, but for the first of it: to wake a thread costs
+/// as much as to copy some hundred KiB.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// How many batches wait for the thread. One may have a piece more than its bytes: what came from
+/// the network at once.
+const QUEUED_BATCHES: usize = 4;
 
 /// What goes through the queue.
 enum Message {
-    Data(Bytes),
+    Data(VecDeque<Bytes>),
     End,
     Failed(Failure),
 }
@@ -43,8 +48,8 @@ pub(super) async fn on_thread<T: Send + 'static>(
         .acquire_owned()
         .await
         .map_err(|error| Error::unavailable("no more uploads are taken").because(error))?;
-    let (sender, receiver) = mpsc::channel(QUEUED_PIECES);
-    let read = Body { receiver, current: Bytes::new(), is_at_end: false, failure: None };
+    let (sender, receiver) = mpsc::channel(QUEUED_BATCHES);
+    let read = Body { receiver, pieces: VecDeque::new(), is_at_end: false, failure: None };
     let working = cache.blocking(move |store| {
         let result = work(store, read);
         drop(permit);
@@ -56,19 +61,33 @@ pub(super) async fn on_thread<T: Send + 'static>(
 
 /// Sends the body until it ends or nobody wants more of it.
 async fn feed(body: &mut RequestBody, sender: mpsc::Sender<Message>) {
+    let (mut pieces, mut bytes, mut has_begun) = (VecDeque::new(), 0, false);
     loop {
         let next = tokio::select! {
             next = body.next() => next,
             // The thread has given up: no use in waiting for a client that is slow.
             () = sender.closed() => return,
         };
-        let message = match next {
-            Ok(Some(data)) => Message::Data(data),
-            Ok(None) => Message::End,
-            Err(failure) => Message::Failed(failure),
+        let last = match next {
+            Ok(Some(data)) => {
+                bytes += data.len();
+                pieces.push_back(data);
+                None
+            }
+            Ok(None) => Some(Message::End),
+            Err(failure) => Some(Message::Failed(failure)),
         };
-        let is_last = !matches!(message, Message::Data(_));
-        if sender.send(message).await.is_err() || is_last {
+        // What is wrong from the start is told from the first piece.
+        if last.is_some() || bytes >= BATCH_BYTES || !has_begun {
+            let batch = Message::Data(std::mem::take(&mut pieces));
+            if sender.send(batch).await.is_err() {
+                return;
+            }
+            (bytes, has_begun) = (0, true);
+        }
+        if let Some(last) = last {
+            // Whoever is gone by now wanted no more.
+            drop(sender.send(last).await);
             return;
         }
     }
@@ -77,7 +96,8 @@ async fn feed(body: &mut RequestBody, sender: mpsc::Sender<Message>) {
 /// The body on the thread's side.
 pub(super) struct Body {
     receiver: mpsc::Receiver<Message>,
-    current: Bytes,
+    /// What came and was not read yet.
+    pieces: VecDeque<Bytes>,
     is_at_end: bool,
     failure: Option<Failure>,
 }
@@ -89,11 +109,15 @@ impl Body {
     }
 }
 
-impl Read for Body {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.is_at_end {
+impl Body {
+    /// Waits until something is there to be read, or the end is.
+    fn wait(&mut self) -> io::Result<()> {
+        while self.pieces.is_empty() && !self.is_at_end {
             match self.receiver.blocking_recv() {
-                Some(Message::Data(data)) => self.current = data,
+                Some(Message::Data(pieces)) => {
+                    self.pieces = pieces;
+                    self.drop_empty();
+                }
                 Some(Message::End) => self.is_at_end = true,
                 Some(Message::Failed(failure)) => {
                     let error = io::Error::other(failure.to_string());
@@ -106,8 +130,28 @@ impl Read for Body {
                 }
             }
         }
-        let len = buf.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buf[..len]);
+        Ok(())
+    }
+
+    fn drop_empty(&mut self) {
+        while self.pieces.front().is_some_and(Bytes::is_empty) {
+            self.pieces.pop_front();
+        }
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.wait()?;
+        let mut len = 0;
+        while len < buf.len()
+            && let Some(piece) = self.pieces.front_mut()
+        {
+            let taken = piece.len().min(buf.len() - len);
+            piece.copy_to_slice(&mut buf[len..len + taken]);
+            len += taken;
+            self.drop_empty();
+        }
         Ok(len)
     }
 }
