@@ -1,5 +1,7 @@
 //! Writing: objects that become durable together.
 
+use std::any::Any;
+
 use bytes::Bytes;
 
 use crate::{
@@ -61,7 +63,7 @@ pub enum Touch {
 ///
 /// A batch may do its work in the background, so that an error can surface in a later call
 /// than the one that caused it. After an error the batch is of no more use.
-pub trait WriteBatch: Send {
+pub trait WriteBatch: Send + Any {
     /// Adds a blob that is in memory as a whole.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::{batch::WriteBatch, error::Result};
 
 /// A namespace of records. Which number means what is fixed by the crate that writes the
 /// records, and part of the store's format: a number is never used for something else.
@@ -37,6 +37,21 @@ pub trait RecordStore: Send + Sync {
     ///
     /// If they could not be made durable.
     fn write_records(&self, writes: Vec<RecordWrite>) -> Result<()>;
+
+    /// Commits `batch`, and makes `writes` durable and visible, which are never without what is in
+    /// the batch. A store that has both may spare itself the second wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// If the batch or the records could not be made durable.
+    fn commit_with_records(
+        &self,
+        batch: Box<dyn WriteBatch>,
+        writes: Vec<RecordWrite>,
+    ) -> Result<()> {
+        batch.commit()?;
+        self.write_records(writes)
+    }
 
     /// Up to `limit` records of a kind in key order, beginning behind the key `after`, or
     /// with the first. Fewer than `limit` means that there are no more.

@@ -1,6 +1,7 @@
 //! An open store.
 
 use std::{
+    any::Any,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -366,33 +367,25 @@ impl RecordStore for Engine {
     }
 
     fn write_records(&self, writes: Vec<RecordWrite>) -> Result<()> {
-        if writes.len() > MAX_RECORD_WRITES {
-            return Err(Error::too_large(format!(
-                "{} records at once: the limit is {MAX_RECORD_WRITES}",
-                writes.len()
-            )));
-        }
-        let mut sum_bytes = 0;
-        for RecordWrite { kind, key, value } in &writes {
-            if *kind == LEASE_KIND {
-                return Err(Error::invalid("records of this kind are the engine's own"));
-            }
-            let value_len = value.as_ref().map_or(0, Bytes::len);
-            sum_bytes += key.len() + value_len;
-            if key.len() > MAX_KEY_BYTES || value_len > MAX_VALUE_BYTES {
-                return Err(Error::too_large(format!(
-                    "a record with a key of {} and a value of {value_len} bytes: \
-                     the limits are {MAX_KEY_BYTES} and {MAX_VALUE_BYTES}",
-                    key.len()
-                )));
-            }
-        }
-        if sum_bytes > MAX_RECORD_WRITES_BYTES {
-            return Err(Error::too_large(format!(
-                "{sum_bytes} bytes of records at once: the limit is {MAX_RECORD_WRITES_BYTES}"
-            )));
-        }
+        check_records(&writes)?;
         self.inner.log.ask(|answer| Request::Values { writes, answer })
+    }
+
+    fn commit_with_records(
+        &self,
+        batch: Box<dyn WriteBatch>,
+        writes: Vec<RecordWrite>,
+    ) -> Result<()> {
+        let ours = (&*batch as &dyn Any).downcast_ref::<EngineBatch>();
+        if !ours.is_some_and(|batch| batch.is_of(&self.inner)) {
+            batch.commit()?;
+            return self.write_records(writes);
+        }
+        check_records(&writes)?;
+        match (batch as Box<dyn Any>).downcast::<EngineBatch>() {
+            Ok(batch) => batch.commit_with(writes),
+            Err(_) => unreachable!("it was one above"),
+        }
     }
 
     fn scan_records(
@@ -404,4 +397,35 @@ impl RecordStore for Engine {
         let found = self.inner.index.scan_values(kind.0, after, limit)?;
         Ok(found.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
+}
+
+/// Whether records can be written together.
+fn check_records(writes: &[RecordWrite]) -> Result<()> {
+    if writes.len() > MAX_RECORD_WRITES {
+        return Err(Error::too_large(format!(
+            "{} records at once: the limit is {MAX_RECORD_WRITES}",
+            writes.len()
+        )));
+    }
+    let mut sum_bytes = 0;
+    for RecordWrite { kind, key, value } in writes {
+        if *kind == LEASE_KIND {
+            return Err(Error::invalid("records of this kind are the engine's own"));
+        }
+        let value_len = value.as_ref().map_or(0, Bytes::len);
+        sum_bytes += key.len() + value_len;
+        if key.len() > MAX_KEY_BYTES || value_len > MAX_VALUE_BYTES {
+            return Err(Error::too_large(format!(
+                "a record with a key of {} and a value of {value_len} bytes: \
+                 the limits are {MAX_KEY_BYTES} and {MAX_VALUE_BYTES}",
+                key.len()
+            )));
+        }
+    }
+    if sum_bytes > MAX_RECORD_WRITES_BYTES {
+        return Err(Error::too_large(format!(
+            "{sum_bytes} bytes of records at once: the limit is {MAX_RECORD_WRITES_BYTES}"
+        )));
+    }
+    Ok(())
 }

@@ -100,7 +100,10 @@ fn cache() -> HttpCache {
         compression: "none".to_owned(),
         touched_unix_s: 0,
     };
-    cache.store.put_uploaded_nar(NAR_NAME, &uploaded).expect("memory takes writes");
+    cache
+        .store
+        .commit_uploaded_nar(cache.store.castore().batch().expect("memory"), NAR_NAME, &uploaded)
+        .expect("memory takes writes");
     let dependency = path_info(store_path(DEPENDENCY), ingested.node, ingested.nar);
     cache.store.put_path_info(dependency).expect("memory takes writes");
     cache

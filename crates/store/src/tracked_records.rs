@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use granary_castore::{RecordKind, RecordStore, RecordWrite, Result};
+use granary_castore::{RecordKind, RecordStore, RecordWrite, Result, WriteBatch};
 
 /// How many generations there are, 16 bytes each. Records share them by the hash of their key:
 /// a write makes what was made of another record with the same generation look changed, too,
@@ -101,6 +101,28 @@ impl TrackedRecords {
         provenance.is_settled && provenance.generations.iter().all(is_same)
     }
 
+    /// Writes by `write`, and changes the generations of what is written.
+    fn tracked(
+        &self,
+        writes: Vec<RecordWrite>,
+        write: impl FnOnce(Vec<RecordWrite>) -> Result<()>,
+    ) -> Result<()> {
+        let numbers: Vec<_> =
+            writes.iter().map(|write| self.number(write.kind, &write.key)).collect();
+        // IMPORTANT: before and after. What was made before is not current once somebody may
+        // have seen the new records; what is made meanwhile, of old records perhaps, never is.
+        // A write that panics does not end, and so nothing that shares its generation is
+        // current any more: slower, but right.
+        for number in &numbers {
+            self.generations[*number].begun.fetch_add(1, Ordering::AcqRel);
+        }
+        let written = write(writes);
+        for number in &numbers {
+            self.generations[*number].ended.fetch_add(1, Ordering::AcqRel);
+        }
+        written
+    }
+
     fn number(&self, kind: RecordKind, key: &[u8]) -> usize {
         let hash = self.hasher.hash_one((kind, key));
         usize::try_from(hash % GENERATIONS as u64).expect("below the number of generations")
@@ -113,20 +135,15 @@ impl RecordStore for TrackedRecords {
     }
 
     fn write_records(&self, writes: Vec<RecordWrite>) -> Result<()> {
-        let numbers: Vec<_> =
-            writes.iter().map(|write| self.number(write.kind, &write.key)).collect();
-        // IMPORTANT: before and after. What was made before is not current once somebody may
-        // have seen the new records; what is made meanwhile, of old records perhaps, never is.
-        // A write that panics does not end, and so nothing that shares its generation is
-        // current any more: slower, but right.
-        for number in &numbers {
-            self.generations[*number].begun.fetch_add(1, Ordering::AcqRel);
-        }
-        let written = self.records.write_records(writes);
-        for number in &numbers {
-            self.generations[*number].ended.fetch_add(1, Ordering::AcqRel);
-        }
-        written
+        self.tracked(writes, |writes| self.records.write_records(writes))
+    }
+
+    fn commit_with_records(
+        &self,
+        batch: Box<dyn WriteBatch>,
+        writes: Vec<RecordWrite>,
+    ) -> Result<()> {
+        self.tracked(writes, |writes| self.records.commit_with_records(batch, writes))
     }
 
     fn scan_records(

@@ -1,7 +1,7 @@
 //! NARs that Nix uploads, under file names. Narinfos come later and refer to them.
 
 use bytes::Bytes;
-use granary_castore::{Error, Node, RecordWrite, Result};
+use granary_castore::{Error, Node, RecordWrite, Result, WriteBatch};
 use granary_nix_formats::NarHash;
 use serde::{Deserialize, Serialize};
 
@@ -49,25 +49,37 @@ struct UploadedNarRecord {
 }
 
 impl Store {
-    /// Remembers what was uploaded to `nar/<name>`, and the NAR of its node, once its
-    /// contents are committed. [`UploadedNar::touched_unix_s`] becomes now.
+    /// Commits the contents of what was uploaded to `nar/<name>`, and remembers it and the NAR of
+    /// its node with them. [`UploadedNar::touched_unix_s`] becomes now.
+    ///
+    /// The caller must have [held](granary_castore::Castore::hold) what is collected since before
+    /// the batch began.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] if the name is empty or over 255 bytes; or if it could not be made
     /// durable.
-    pub fn put_uploaded_nar(&self, name: &str, uploaded: &UploadedNar) -> Result<()> {
-        self.put_uploaded_nar_at(name, uploaded, unix_now_s())
+    pub fn commit_uploaded_nar(
+        &self,
+        batch: Box<dyn WriteBatch>,
+        name: &str,
+        uploaded: &UploadedNar,
+    ) -> Result<()> {
+        self.commit_uploaded_nar_at(batch, name, uploaded, unix_now_s())
     }
 
-    fn put_uploaded_nar_at(&self, name: &str, uploaded: &UploadedNar, now_s: u64) -> Result<()> {
+    fn commit_uploaded_nar_at(
+        &self,
+        batch: Box<dyn WriteBatch>,
+        name: &str,
+        uploaded: &UploadedNar,
+        now_s: u64,
+    ) -> Result<()> {
         check_name(name)?;
-        let _hold = self.castore().hold();
         let _writing = self.writing();
-        self.touch_node(&uploaded.node)?;
         let mut writes = vec![write(name, uploaded, now_s)];
         writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));
-        self.records().write_records(writes)
+        self.records().commit_with_records(batch, writes)
     }
 
     /// What was uploaded to `nar/<name>`; `None` if nothing was.
@@ -185,14 +197,23 @@ mod tests {
     fn is_remembered_with_its_nar() {
         let (store, _) = store();
         assert_eq!(store.uploaded_nar("a.nar.xz").expect("memory"), None);
-        store.put_uploaded_nar("a.nar.xz", &uploaded()).expect("memory");
+        store
+            .commit_uploaded_nar(store.castore().batch().expect("memory"), "a.nar.xz", &uploaded())
+            .expect("memory");
         let found = store.uploaded_nar("a.nar.xz").expect("memory").expect("it was put");
         assert!(found.touched_unix_s > 1_600_000_000, "it says when it came");
         assert_eq!(UploadedNar { touched_unix_s: 0, ..found }, uploaded());
         let nar = store.calculate_nar(&uploaded().node).expect("memory");
         assert_eq!(nar, Some(uploaded().nar), "known without reading the contents");
         for name in [String::new(), "n".repeat(256)] {
-            assert!(matches!(store.put_uploaded_nar(&name, &uploaded()), Err(Error::Invalid(_))));
+            assert!(matches!(
+                store.commit_uploaded_nar(
+                    store.castore().batch().expect("memory"),
+                    &name,
+                    &uploaded()
+                ),
+                Err(Error::Invalid(_))
+            ));
             assert_eq!(store.uploaded_nar(&name).expect("memory"), None);
         }
     }
@@ -202,7 +223,14 @@ mod tests {
         let (store, memory) = store();
         let stored =
             || memory.record(kinds::UPLOADED_NAR, b"a.nar").expect("memory").expect("it was put");
-        store.put_uploaded_nar_at("a.nar", &uploaded(), 1_000).expect("memory");
+        store
+            .commit_uploaded_nar_at(
+                store.castore().batch().expect("memory"),
+                "a.nar",
+                &uploaded(),
+                1_000,
+            )
+            .expect("memory");
         let gone = store.touch_uploaded_nar_at("a.nar", 1_000).expect("memory");
         assert_eq!(gone, None, "its contents are not there");
         let mut batch = store.castore().batch().expect("memory");

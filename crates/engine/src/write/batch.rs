@@ -116,6 +116,25 @@ impl EngineBatch {
         }
     }
 
+    /// Whether it is a batch of that engine.
+    pub(crate) fn is_of(&self, engine: &Arc<Inner>) -> bool {
+        Arc::ptr_eq(&self.engine, engine)
+    }
+
+    /// As [`commit`](WriteBatch::commit), with records that are written behind everything else.
+    pub(crate) fn commit_with(mut self, mut records: Vec<RecordWrite>) -> Result<()> {
+        if self.open.is_some() {
+            return Err(Error::invalid("a blob is still being written in this batch"));
+        }
+        self.send_all()?;
+        records.append(&mut self.leased);
+        if !records.is_empty() {
+            self.send(Part::Values(records))?;
+        }
+        let losses = self.losses;
+        self.engine.log.ask(|answer| Request::Commit { losses, answer })
+    }
+
     /// Claims an object that must be sent; false if it is there or on its way.
     fn claim(&mut self, key: ObjectKey) -> Result<bool> {
         if self.is_known(&key)? {
@@ -449,16 +468,7 @@ impl WriteBatch for EngineBatch {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>) -> Result<()> {
-        if self.open.is_some() {
-            return Err(Error::invalid("a blob is still being written in this batch"));
-        }
-        self.send_all()?;
-        if !self.leased.is_empty() {
-            let leased = std::mem::take(&mut self.leased);
-            self.send(Part::Values(leased))?;
-        }
-        let losses = self.losses;
-        self.engine.log.ask(|answer| Request::Commit { losses, answer })
+    fn commit(self: Box<Self>) -> Result<()> {
+        self.commit_with(Vec::new())
     }
 }

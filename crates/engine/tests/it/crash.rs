@@ -1,12 +1,12 @@
 //! Power failures and failing operations, at every write and sync.
 
-use granary_castore::{BlobDigest, Castore};
+use granary_castore::{BlobDigest, Castore, RecordStore as _, RecordWrite};
 use granary_engine::Engine;
 use granary_testkit::{CrashDisk, Fault, Random};
 use tempfile::TempDir;
 
 use crate::{
-    support::{copy_dir, put_blob, read_blob},
+    support::{KIND, copy_dir, put_blob, read_blob},
     workload::{Acknowledged, check, check_there, open, work},
 };
 
@@ -72,6 +72,29 @@ fn a_failing_operation_loses_nothing_acknowledged() {
             let engine = open(&disk, &index).unwrap_or_else(|error| panic!("{what}: {error}"));
             check(&engine, &acknowledged, &what);
         }
+    }
+}
+
+#[test]
+fn records_behind_a_batch_wait_for_no_sync_of_their_own() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let engine = open(&disk, &index).expect("a new store");
+    let (other, of_other) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let other = open(&other, &of_other).expect("a new store");
+    put_blob(&engine, b"makes the first pack").expect("stored");
+    let record = |value: u8| {
+        let value = Some(vec![value].into());
+        vec![RecordWrite { kind: KIND, key: vec![1].into(), value }]
+    };
+    for (value, of, operations) in [(1, &engine, 2), (2, &other, 2), (3, &engine, 2)] {
+        let before = disk.operations();
+        let mut batch = of.batch().expect("it takes writes");
+        let digest = batch.put_blob(vec![value; 100].into()).expect("it takes writes");
+        engine.commit_with_records(batch, record(value)).expect("both are stored");
+        assert_eq!(disk.operations() - before, operations, "a write and a sync: {value}");
+        assert_eq!(engine.record(KIND, &[1]).expect("readable").as_deref(), Some(&[value][..]));
+        let read = read_blob(of, &digest).expect("readable");
+        assert_eq!(read, Some(vec![value; 100]), "{value}");
     }
 }
 

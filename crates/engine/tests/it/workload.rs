@@ -3,18 +3,26 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use granary_castore::{BlobDigest, Castore as _, RecordStore as _};
+use granary_castore::{BlobDigest, Castore as _, RecordStore as _, RecordWrite};
 use granary_engine::{Engine, OpenError, OpenOptions};
 use granary_testkit::{CrashDisk, Random};
 use tempfile::TempDir;
 
 use crate::support::{KIND, directory, put_blob, put_directory, read_blob, write_record};
 
+/// How often the work is done.
+const ROUNDS: u8 = 6;
+
+/// Key of the first record that names a blob.
+const FIRST_NAME: u8 = 100;
+
 /// What was acknowledged before the fault.
 #[derive(Default)]
 pub(crate) struct Acknowledged {
     pub(crate) blobs: Vec<Vec<u8>>,
     pub(crate) directories: Vec<String>,
+    /// How many batches had a record behind them that names one of their blobs.
+    pub(crate) named: u8,
     /// The last state that was acknowledged, and one that may have come after it.
     pub(crate) records: BTreeMap<u8, (RecordState, RecordState)>,
 }
@@ -42,7 +50,7 @@ pub(crate) fn work(
     acknowledged: &mut Acknowledged,
 ) -> granary_castore::Result<()> {
     let mut random = Random::new(3);
-    for round in 0..6_u8 {
+    for round in 0..ROUNDS {
         let contents = random.compressible(500 + usize::from(round) * 3000);
         put_blob(engine, &contents)?;
         acknowledged.blobs.push(contents);
@@ -68,10 +76,18 @@ pub(crate) fn work(
         batch.put_blob(large.clone().into())?;
         batch.put_blob(small.clone().into())?;
         batch.put_blob(patched.clone().into())?;
-        batch.commit()?;
+        let digest = BlobDigest::of(&large);
+        engine.commit_with_records(batch, vec![name(round, &digest)])?;
         acknowledged.blobs.extend([large, small, patched]);
+        acknowledged.named += 1;
     }
     Ok(())
+}
+
+/// A record that names a blob.
+fn name(round: u8, digest: &BlobDigest) -> RecordWrite {
+    let (key, value) = (vec![FIRST_NAME + round].into(), Some(digest.as_bytes().to_vec().into()));
+    RecordWrite { kind: KIND, key, value }
 }
 
 /// All of it is there, and the store works on.
@@ -90,6 +106,15 @@ pub(crate) fn check_there(engine: &Engine, acknowledged: &Acknowledged, what: &s
         let directory = directory(target);
         let read = granary_castore::DirectoryService::directory(engine, &directory.digest());
         assert_eq!(read.expect("readable"), Some(directory), "{what}");
+    }
+    for round in 0..ROUNDS {
+        let named = engine.record(KIND, &[FIRST_NAME + round]).expect("readable");
+        assert!(named.is_some() || round >= acknowledged.named, "{what}: the name of {round}");
+        if let Some(digest) = named {
+            let digest = BlobDigest::from_bytes(digest[..].try_into().expect("a digest"));
+            let read = read_blob(engine, &digest).expect("readable");
+            assert!(read.is_some(), "{what}: {round} is named, and not there");
+        }
     }
     for (key, (last, later)) in &acknowledged.records {
         let read = engine.record(KIND, &[*key]).expect("readable");

@@ -131,8 +131,6 @@ impl Upload {
         };
         let (file_hash, file_size) = file.unwrap_or((ingested.nar.nar_hash, ingested.nar.nar_size));
         self.check_hash(file_hash)?;
-        // IMPORTANT: the contents are durable before anything names them.
-        batch.commit()?;
         let uploaded = UploadedNar {
             node: ingested.node,
             nar: ingested.nar,
@@ -141,7 +139,7 @@ impl Upload {
             compression: compression.name().to_owned(),
             touched_unix_s: 0,
         };
-        Ok(store.put_uploaded_nar(&self.name, &uploaded)?)
+        Ok(store.commit_uploaded_nar(batch, &self.name, &uploaded)?)
     }
 }
 

@@ -14,7 +14,13 @@ const URL: &str = "nar/some.nar.xz";
 fn uploaded() -> (Store, MemoryStore, NarInfo) {
     let (store, memory) = memory_store(StoreOptions::default());
     let contents = put_tree(&memory, &Tree::file("contents"));
-    store.put_uploaded_nar("some.nar.xz", &upload_of(&contents)).expect("memory");
+    store
+        .commit_uploaded_nar(
+            store.castore().batch().expect("memory"),
+            "some.nar.xz",
+            &upload_of(&contents),
+        )
+        .expect("memory");
     let narinfo = NarInfo {
         store_path: path(1, "it"),
         url: URL.to_owned(),
@@ -74,7 +80,13 @@ fn its_nar_must_be_there() {
     // A name alone is not enough: its contents must be there too.
     let (store, _, narinfo) = uploaded();
     let elsewhere = put_tree(&MemoryStore::default(), &Tree::file("elsewhere"));
-    store.put_uploaded_nar("some.nar.xz", &upload_of(&elsewhere)).expect("memory");
+    store
+        .commit_uploaded_nar(
+            store.castore().batch().expect("memory"),
+            "some.nar.xz",
+            &upload_of(&elsewhere),
+        )
+        .expect("memory");
     let rejection = store.put_narinfo(&narinfo, None).expect_err("the contents are not there");
     assert!(matches!(rejection, NarInfoRejection::UnknownNar { .. }), "{rejection}");
 }

@@ -263,7 +263,14 @@ fn uploads_and_documents_go_with_what_they_belong_to() {
             compression: "none".to_owned(),
             touched_unix_s: 0,
         };
-        fixture.store.put_uploaded_nar(&format!("{name}.nar"), &uploaded).expect("memory");
+        fixture
+            .store
+            .commit_uploaded_nar(
+                fixture.store.castore().batch().expect("memory"),
+                &format!("{name}.nar"),
+                &uploaded,
+            )
+            .expect("memory");
     };
     let document = |kind, name: &str| {
         let mut batch = fixture.store.castore().batch().expect("memory");
@@ -377,7 +384,10 @@ fn deleting_what_was_just_uploaded_frees_it() {
         compression: "none".to_owned(),
         touched_unix_s: 0,
     };
-    fixture.store.put_uploaded_nar("new.nar", &uploaded).expect("memory");
+    fixture
+        .store
+        .commit_uploaded_nar(fixture.store.castore().batch().expect("memory"), "new.nar", &uploaded)
+        .expect("memory");
     fixture.put("new-1", &[]);
     fixture
         .retention
@@ -534,7 +544,9 @@ fn what_comes_once_the_rest_is_condemned_stays() {
             compression: "none".to_owned(),
             touched_unix_s: 0,
         };
-        store.put_uploaded_nar("new.nar", &uploaded).expect("memory");
+        store
+            .commit_uploaded_nar(store.castore().batch().expect("memory"), "new.nar", &uploaded)
+            .expect("memory");
         let mut batch = store.castore().batch().expect("memory");
         let digest = batch.put_blob("a new log".into()).expect("memory");
         batch.commit().expect("memory");

@@ -249,10 +249,14 @@ fn what_is_doubted_is_proved_again() {
         compression: "none".to_owned(),
         touched_unix_s: 0,
     };
-    store.put_uploaded_nar("x.nar", &uploaded).expect("memory");
+    store
+        .commit_uploaded_nar(store.castore().batch().expect("memory"), "x.nar", &uploaded)
+        .expect("memory");
     let other = put_tree(&memory, &Tree::file("another"));
     let other = UploadedNar { node: other.node, ..uploaded };
-    store.put_uploaded_nar("y.nar", &other).expect("memory");
+    store
+        .commit_uploaded_nar(store.castore().batch().expect("memory"), "y.nar", &other)
+        .expect("memory");
     let (_, provenance) =
         store.served_with_provenance(path(1, "one").hash()).expect("memory").expect("it is served");
     assert!(store.is_current(&provenance));
