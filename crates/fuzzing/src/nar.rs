@@ -1,5 +1,7 @@
 //! NARs: what is read is written again as the same bytes, and a store takes just that.
 
+use std::io::BufReader;
+
 use granary_castore::{Castore, MemoryStore};
 use granary_nix_formats::nar::{Error, Event, Reader, Writer};
 use granary_store::{IngestError, NarPlan, ingest_nar};
@@ -14,6 +16,9 @@ pub fn check(data: &[u8]) {
     let copied = copy(data);
     let skipped = Reader::new(data).finish();
     assert_eq!(copied.is_ok(), skipped.is_ok(), "{copied:?}, but skipping {skipped:?}");
+    let pieces = BufReader::with_capacity(1 + data.len() % 61, data);
+    let pieces = Reader::new(pieces).finish().map(drop);
+    assert_eq!(format!("{pieces:?}"), format!("{:?}", skipped.map(drop)), "in pieces");
     let memory = MemoryStore::default();
     let mut batch = memory.batch().expect("memory takes writes");
     let ingested = match (copied, ingest_nar(data, &mut *batch)) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use granary_castore::{BlobDigest, Error, Node, WriteBatch};
 use granary_nix_formats::nar;
 
-use crate::{NarDigest, nar_source::NarSource, tree_builder::TreeBuilder};
+use crate::{NarDigest, hashed_source::HashedSource, tree_builder::TreeBuilder};
 
 /// Files up to this size are read as a whole and added in one call; larger ones as they come.
 pub const MAX_WHOLE_FILE_BYTES: usize = 1 << 20;
@@ -50,7 +50,8 @@ impl From<nar::Error> for IngestError {
 /// directories behind what is in them. The batch is left for the caller to commit.
 ///
 /// Memory is bounded by [`MAX_WHOLE_FILE_BYTES`] and
-/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES). `source` needs no buffer of its own.
+/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES); the contents that the batch gets may keep ten
+/// times their length for as long as it keeps them. `source` needs no buffer of its own.
 ///
 /// # Errors
 ///
@@ -60,7 +61,7 @@ pub fn ingest_nar(
     source: impl Read,
     batch: &mut dyn WriteBatch,
 ) -> Result<IngestedNar, IngestError> {
-    let mut reader = nar::Reader::new(NarSource::new(source));
+    let mut reader = nar::Reader::new(HashedSource::new(source));
     let mut tree = TreeBuilder::default();
     while let Some(event) = reader.next()? {
         match event {
@@ -81,7 +82,7 @@ pub fn ingest_nar(
 
 /// Reads the contents of the file that `reader` is at.
 fn ingest_file(
-    reader: &mut nar::Reader<NarSource<impl Read>>,
+    reader: &mut nar::Reader<HashedSource<impl Read>>,
     size: u64,
     batch: &mut dyn WriteBatch,
 ) -> Result<BlobDigest, IngestError> {
@@ -104,7 +105,7 @@ fn ingest_file(
 
 /// The contents of a file, copied only if they are not at hand in one piece.
 fn whole_file(
-    reader: &mut nar::Reader<NarSource<impl Read>>,
+    reader: &mut nar::Reader<HashedSource<impl Read>>,
     size: usize,
 ) -> Result<Bytes, nar::Error> {
     if reader.data()?.len() == size {

@@ -40,10 +40,10 @@ mod tree_walk;
 
 mod listing;
 
+mod hashed_source;
 mod ingest;
 mod nar_hasher;
 mod nar_literals;
-mod nar_source;
 mod tree_builder;
 
 mod import;

@@ -155,3 +155,29 @@ impl RecordStore for TrackedRecords {
         self.records.scan_records(kind, after, limit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use granary_castore::{Castore as _, MemoryStore};
+
+    use super::*;
+    use crate::kinds;
+
+    #[test]
+    fn what_was_made_of_a_record_is_not_current_once_it_is_written() {
+        let memory = MemoryStore::default();
+        let records = TrackedRecords::new(Arc::new(memory.clone()));
+        let write = || RecordWrite { kind: kinds::PATH_INFO, key: "key".into(), value: None };
+        let ways: [&dyn Fn() -> Result<()>; 2] =
+            [&|| records.write_records(vec![write()]), &|| {
+                records.commit_with_records(memory.batch()?, vec![write()])
+            }];
+        for write in ways {
+            let mut provenance = Provenance::new();
+            records.noted_record(kinds::PATH_INFO, b"key", &mut provenance).expect("memory");
+            assert!(records.is_current(&provenance));
+            write().expect("memory");
+            assert!(!records.is_current(&provenance));
+        }
+    }
+}

@@ -52,8 +52,8 @@ impl Store {
     /// Commits the contents of what was uploaded to `nar/<name>`, and remembers it and the NAR of
     /// its node with them. [`UploadedNar::touched_unix_s`] becomes now.
     ///
-    /// The caller must have [held](granary_castore::Castore::hold) what is collected since before
-    /// the batch began.
+    /// The node must have been put in this batch, if it is no symlink, and the caller must
+    /// have [held](granary_castore::Castore::hold) since before the batch began.
     ///
     /// # Errors
     ///
@@ -76,6 +76,7 @@ impl Store {
         now_s: u64,
     ) -> Result<()> {
         check_name(name)?;
+        // Over all of the commit, which a batch has but little left to do for.
         let _writing = self.writing();
         let mut writes = vec![write(name, uploaded, now_s)];
         writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, thread};
 
 use bytes::Bytes;
-use granary_castore::{RecordKind, RecordStore, RecordWrite};
+use granary_castore::{
+    BlobService as _, Castore as _, MemoryStore, RecordKind, RecordStore, RecordWrite,
+};
 
 use crate::{
     Random,
@@ -24,6 +26,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn RecordStore>) {
             newest_wins,
             last_of_a_write_wins,
             deleted_is_gone,
+            behind_a_batch,
             kinds_are_apart,
             any_bytes,
             scan_pages,
@@ -100,6 +103,19 @@ fn last_of_a_write_wins(store: &Store) {
     assert_eq!(get(store, KIND, b"set").as_deref(), Some(&b"2"[..]));
     assert_eq!(get(store, KIND, b"gone"), None);
     assert_eq!(get(store, KIND, b"back").as_deref(), Some(&b"2"[..]));
+}
+
+fn behind_a_batch(store: &Store) {
+    // Of another store, which is committed all the same.
+    let contents = MemoryStore::default();
+    for value in [&b"one"[..], b"two"] {
+        let mut batch = contents.batch().expect("memory takes writes");
+        let digest = batch.put_blob(Bytes::from_static(value)).expect("memory takes writes");
+        let writes = vec![set(KIND, b"key", value), delete(KIND, b"other")];
+        store.commit_with_records(batch, writes).expect("both are written");
+        assert!(contents.stat(&digest).expect("memory can be read").is_some());
+        assert_eq!(get(store, KIND, b"key").as_deref(), Some(value));
+    }
 }
 
 fn deleted_is_gone(store: &Store) {

@@ -127,6 +127,7 @@ impl EngineBatch {
             return Err(Error::invalid("a blob is still being written in this batch"));
         }
         self.send_all()?;
+        // IMPORTANT: behind all that they may name.
         records.append(&mut self.leased);
         if !records.is_empty() {
             self.send(Part::Values(records))?;

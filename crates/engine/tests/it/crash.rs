@@ -245,6 +245,31 @@ fn a_large_batch_learns_early_and_why() {
 }
 
 #[test]
+fn a_record_behind_what_was_lost_is_not_written() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let engine = open(&disk, &index).expect("a new store");
+    put_blob(&engine, b"before").expect("stored");
+    disk.set_fault(disk.operations(), Fault::DiskFull);
+    let mut random = Random::new(11);
+    let mut batch = engine.batch().expect("open");
+    // More than a segment: the first is written, and lost, while the others come.
+    for _ in 0..30 {
+        if batch.put_blob(random.incompressible(900_000).into()).is_err() {
+            break;
+        }
+    }
+    let value = Some(vec![1].into());
+    let record = RecordWrite { kind: KIND, key: vec![1].into(), value };
+    engine.commit_with_records(batch, vec![record]).expect_err("a part of it is lost");
+    assert!(disk.fault_has_come());
+    put_blob(&engine, b"afterwards").expect("there is room again");
+    assert_eq!(engine.record(KIND, &[1]).expect("readable"), None);
+    drop(engine);
+    let engine = open(&disk, &index).expect("opens");
+    assert_eq!(engine.record(KIND, &[1]).expect("readable"), None);
+}
+
+#[test]
 fn a_sync_that_fails_ends_writing_until_reopened() {
     let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
     let engine = open(&disk, &index).expect("a new store");

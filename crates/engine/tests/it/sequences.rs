@@ -1,6 +1,6 @@
 //! Files of a NAR that are stored together, with what lies between them.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use granary_castore::Node;
 use granary_engine::Engine;
@@ -113,6 +113,35 @@ fn the_same_files_under_other_names_are_read_right() {
         assert_eq!(check(&engine, &node, &other), 0);
     }
     assert_eq!(engine.stats().expect("counted").chunk_count, chunks, "nothing is stored twice");
+}
+
+#[test]
+fn a_file_of_many_names_is_read_from_memory() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let engine = open(dir.path()).expect("opens");
+    let file = Tree::file(Random::new(5).compressible(3_000_000));
+    let tree = Tree::directory((0..4).map(|number| (format!("{number}"), file.clone())));
+    let node = put(&engine, &tree);
+    let plan = Arc::new(NarPlan::new(&engine, &node).expect("readable").expect("complete"));
+    let read = |engine: &Engine| {
+        let (mut pieces, mut read) = (NarPieces::new(Arc::clone(&plan), 0..u64::MAX), Vec::new());
+        while let Some(piece) = pieces.next(engine)? {
+            read.extend(piece.read()?.concat());
+        }
+        Ok::<_, granary_castore::Error>(read)
+    };
+    assert!(read(&engine).expect("readable") == tree.to_nar());
+    for pack in fs::read_dir(dir.path().join("packs")).expect("packs") {
+        let pack = pack.expect("listed").path();
+        let mut bytes = fs::read(&pack).expect("readable");
+        bytes.iter_mut().skip(1_000).step_by(1_000).for_each(|byte| *byte ^= 1);
+        fs::write(&pack, bytes).expect("written over");
+    }
+    // Nothing on the disk is right any more, and nothing of it is asked for.
+    assert!(read(&engine).expect("kept") == tree.to_nar());
+    drop(engine);
+    let engine = open(dir.path()).expect("opens");
+    read(&engine).expect_err("what was kept is gone");
 }
 
 #[test]

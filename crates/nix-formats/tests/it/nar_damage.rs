@@ -2,7 +2,10 @@
 
 use granary_nix_formats::nar::{Error, Reader, Reason};
 
-use crate::{golden, tree::Tree};
+use crate::{
+    golden,
+    tree::{Tree, slow},
+};
 
 /// The strings of a NAR, encoded one by one and apart from the code under test.
 fn encode(strings: &[&[u8]]) -> Vec<u8> {
@@ -21,7 +24,19 @@ fn text(strings: &str) -> Vec<u8> {
 
 /// Where and why a NAR is rejected.
 fn rejected(nar: &[u8]) -> (u64, Reason) {
-    match Reader::new(nar).finish() {
+    let whole = rejection(Reader::new(nar).finish());
+    for piece in [1, 7, 8, 24, 1000] {
+        assert_eq!(
+            rejection(Reader::new(slow(nar, piece)).finish()),
+            whole,
+            "in pieces of {piece}"
+        );
+    }
+    whole
+}
+
+fn rejection<R: std::fmt::Debug>(read: Result<R, Error>) -> (u64, Reason) {
+    match read {
         Err(Error::Invalid { offset, reason }) => (offset, reason),
         other => panic!("{other:?}"),
     }

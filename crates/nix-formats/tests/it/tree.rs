@@ -94,11 +94,12 @@ impl Tree {
 }
 
 /// A source that has at most so many bytes at hand, and is interrupted before each read.
-pub(crate) fn slow(bytes: &[u8], at_once: usize) -> impl BufRead {
+pub(crate) fn slow(bytes: &[u8], at_once: usize) -> BufReader<Interrupted<'_>> {
     BufReader::with_capacity(at_once, Interrupted { bytes, interrupted: false })
 }
 
-struct Interrupted<'a> {
+#[derive(Debug)]
+pub(crate) struct Interrupted<'a> {
     bytes: &'a [u8],
     interrupted: bool,
 }

@@ -25,8 +25,9 @@ const READ_AHEAD_BYTES: usize = 32 << 20;
 /// disk.
 const READS_PER_CORE: usize = 4;
 
-/// The same on a machine of few cores.
+/// The same on a machine of few cores, and on one of many: other work needs threads too.
 const MIN_READS: usize = 8;
+const MAX_READS: usize = 128;
 
 /// How many pieces are cut at a time, so that not each costs a way to another thread.
 const PIECES_CUT: usize = 4;
@@ -76,7 +77,7 @@ pub(super) enum Later {
 impl Readers {
     pub(super) fn new(store: Arc<Store>) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let turns = (cores * READS_PER_CORE).max(MIN_READS);
+        let turns = (cores * READS_PER_CORE).clamp(MIN_READS, MAX_READS);
         Self {
             store,
             layouts: Layouts::default(),

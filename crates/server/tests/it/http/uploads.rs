@@ -192,6 +192,20 @@ fn a_client_that_stalls_is_given_up() {
 }
 
 #[test]
+fn what_is_no_nar_is_refused_before_all_of_it_came() {
+    let options =
+        HttpOptions { body_idle_timeout: Duration::from_millis(300), ..HttpOptions::default() };
+    let cache = Cache::start_with(options);
+    let nar = nar_of_tree(200_000, "true");
+    let mut body = nar[..1000].to_vec();
+    body[200..].fill(b'x');
+    let url = format!("nar/{}", nar_name(&nar, ""));
+    // The client says that there is more, and sends nothing of it.
+    let answer = put_raw(&cache, &url, nar.len(), &body, false);
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[test]
 fn more_uploads_than_are_decoded_at_once_all_arrive() {
     let options = HttpOptions { max_concurrent_uploads: 1, ..HttpOptions::default() };
     let cache = Cache::start_with(options);

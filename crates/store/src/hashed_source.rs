@@ -11,20 +11,27 @@ use granary_nix_formats::NarHash;
 
 use crate::nar_hasher::NarHasher;
 
-/// What a buffer has at least, unless it is the first or the last.
+/// What a buffer has at least, unless it is one of the first or the last.
 const READ_BYTES: usize = 256 << 10;
+
+/// How much is given as it comes: what is no NAR is told from that, however slowly the rest comes.
+const EAGER_BYTES: usize = 16 << 10;
 
 /// Room in a buffer beyond that, so that the last read is not of a few bytes: those go through the
 /// buffers of whatever they are read from.
 const SPARE_BYTES: usize = 64 << 10;
 
+/// What is shorter is copied: whoever keeps it should not keep a whole buffer.
+const COPY_BELOW_BYTES: usize = 32 << 10;
+
 /// See the module.
-pub(crate) struct NarSource<R> {
+pub(crate) struct HashedSource<R> {
     source: R,
     hasher: NarHasher,
     /// What is at hand.
     buffer: Bytes,
-    has_begun: bool,
+    /// How many bytes were read so far, as far as that matters.
+    given_bytes: usize,
     /// What the source failed with behind what is at hand.
     failure: Option<io::Error>,
     /// Memory that nobody uses any more comes back this way: that of buffers which one thread takes
@@ -33,22 +40,25 @@ pub(crate) struct NarSource<R> {
     given_back: Receiver<Vec<u8>>,
 }
 
-impl<R: Read> NarSource<R> {
+impl<R: Read> HashedSource<R> {
     pub(crate) fn new(source: R) -> Self {
         let (give_back, given_back) = channel();
         Self {
             source,
             hasher: NarHasher::default(),
             buffer: Bytes::new(),
-            has_begun: false,
+            given_bytes: 0,
             failure: None,
             give_back,
             given_back,
         }
     }
 
-    /// The first `len` bytes at hand, not copied: they keep the whole buffer.
+    /// The first `len` bytes at hand. They may keep a buffer of up to ten times that.
     pub(crate) fn at_hand(&self, len: usize) -> Bytes {
+        if len < COPY_BELOW_BYTES {
+            return Bytes::copy_from_slice(&self.buffer[..len]);
+        }
         self.buffer.slice(..len)
     }
 
@@ -77,18 +87,17 @@ impl<R: Read> NarSource<R> {
                     break;
                 }
             }
-            if !self.has_begun {
-                // What is no NAR is told from the first bytes, however slowly the others come.
+            if self.given_bytes + len < EAGER_BYTES {
                 break;
             }
         }
-        self.has_begun |= len > 0;
+        self.given_bytes = self.given_bytes.saturating_add(len);
         let give_back = self.give_back.clone();
         Ok(Bytes::from_owner(Buffer { bytes, len, give_back }))
     }
 }
 
-impl<R: Read> Read for NarSource<R> {
+impl<R: Read> Read for HashedSource<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(buf)?;
         self.consume(read);
@@ -96,7 +105,7 @@ impl<R: Read> Read for NarSource<R> {
     }
 }
 
-impl<R: Read> BufRead for NarSource<R> {
+impl<R: Read> BufRead for HashedSource<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.buffer.is_empty() {
             self.buffer = self.read_buffer()?;
@@ -164,7 +173,7 @@ mod tests {
         for len in [0, 1, READ_BYTES, bytes.len()] {
             for piece in [999, READ_BYTES - 1, 2 * READ_BYTES] {
                 let mut source =
-                    NarSource::new(Pieces { bytes: &bytes[..len], piece, fails: false });
+                    HashedSource::new(Pieces { bytes: &bytes[..len], piece, fails: false });
                 let mut read = Vec::new();
                 source.read_to_end(&mut read).expect("it does not fail");
                 assert!(read == bytes[..len], "{len} {piece}");
@@ -177,7 +186,7 @@ mod tests {
     #[test]
     fn what_came_before_a_failure_is_given_first() {
         let bytes = contents(READ_BYTES / 2);
-        let mut source = NarSource::new(Pieces { bytes: &bytes, piece: 1_000, fails: true });
+        let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 1_000, fails: true });
         let mut read = Vec::new();
         let error = source.read_to_end(&mut read).expect_err("it fails at the end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -187,21 +196,29 @@ mod tests {
     #[test]
     fn the_first_bytes_are_given_when_they_come() {
         let bytes = contents(2 * READ_BYTES);
-        let mut source = NarSource::new(Pieces { bytes: &bytes, piece: 100, fails: false });
-        assert_eq!(source.fill_buf().expect("it does not fail").len(), 100);
-        source.consume(100);
+        let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 100, fails: false });
+        let mut given = 0;
+        while given + 100 < EAGER_BYTES {
+            assert_eq!(source.fill_buf().expect("it does not fail").len(), 100);
+            source.consume(100);
+            given += 100;
+        }
         assert_eq!(
             source.fill_buf().expect("it does not fail").len(),
-            READ_BYTES + 100 - READ_BYTES % 100
+            READ_BYTES.next_multiple_of(100)
         );
     }
 
     #[test]
     fn memory_is_used_again_and_bytes_at_hand_keep_it() {
         let bytes = contents(40 * READ_BYTES);
-        let mut source = NarSource::new(Pieces { bytes: &bytes, piece: usize::MAX, fails: false });
+        let mut source =
+            HashedSource::new(Pieces { bytes: &bytes, piece: usize::MAX, fails: false });
         source.fill_buf().expect("it does not fail");
-        let kept = source.at_hand(10);
+        let kept = source.at_hand(COPY_BELOW_BYTES);
+        assert_eq!(kept.as_ptr(), source.fill_buf().expect("at hand").as_ptr(), "it is not copied");
+        let copied = source.at_hand(10);
+        assert_ne!(copied.as_ptr(), kept.as_ptr());
         let (mut places, mut buffers) = (std::collections::BTreeSet::new(), 0);
         loop {
             let found = source.fill_buf().expect("it does not fail");
@@ -213,7 +230,7 @@ mod tests {
             let len = found.len();
             source.consume(len);
         }
-        assert_eq!(kept, bytes[..10]);
+        assert_eq!((&kept[..], &copied[..]), (&bytes[..COPY_BELOW_BYTES], &bytes[..10]));
         assert!(buffers >= 30 && places.len() < 10, "{buffers} {}", places.len());
     }
 }
