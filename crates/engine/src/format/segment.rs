@@ -153,6 +153,15 @@ impl Default for SegmentBuilder {
 }
 
 impl SegmentBuilder {
+    /// Has it use the memory of a segment that was written: to grow to that size anew costs as much
+    /// as to copy all of it once more. Of no use if it has begun.
+    pub(crate) fn reuse(&mut self, mut bytes: Vec<u8>) {
+        if self.is_empty() {
+            bytes.truncate(SEGMENT_HEADER_BYTES);
+            self.frames = bytes;
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -227,8 +236,11 @@ mod tests {
     const STAMP: Stamp = Stamp { epoch: 1, writer: 2, sequence: 3 };
 
     fn segment() -> Vec<u8> {
+        segment_in(SegmentBuilder::default())
+    }
+
+    fn segment_in(mut builder: SegmentBuilder) -> Vec<u8> {
         let mut compressor = Compressor::new(Compression::default()).expect("valid");
-        let mut builder = SegmentBuilder::default();
         assert!(builder.is_empty());
         for raw in [&b"one"[..], b"three"] {
             let digest = *blake3::hash(raw).as_bytes();
@@ -276,6 +288,17 @@ mod tests {
         let records = check(&bytes).expect("valid");
         assert_eq!(records.len(), 3);
         assert!(matches!(&records[1], Record::Frame(frame) if frame.offset == 27));
+    }
+
+    #[test]
+    fn the_memory_of_another_changes_nothing() {
+        for other in [segment(), vec![b'x'; 10_000]] {
+            let place = other.as_ptr();
+            let mut builder = SegmentBuilder::default();
+            builder.reuse(other);
+            let bytes = segment_in(builder);
+            assert_eq!((&bytes, bytes.as_ptr()), (&segment(), place));
+        }
     }
 
     #[test]

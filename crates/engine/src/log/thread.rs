@@ -446,6 +446,9 @@ impl Appender {
             .add_segment(&self.index, Novelty::New, handle, offset, &records, totals)
             .map_err(Error::from)?;
         totals.subtract(replaced);
+        if bytes.capacity() <= 2 * SEGMENT_BYTES {
+            self.segment.reuse(bytes);
+        }
         Ok(())
     }
 
