@@ -18,7 +18,7 @@ def measure(bench: Bench) -> None:
         Tar(),
     ]
     # ext4 looks at each inode that was freed within the last minutes, and passes it over: were
-    # trees removed between the rounds, Nix would take two and three times as long in the next.
+    # trees removed between the rounds, Nix would take three and five times as long in the next.
     kept = []
     for round, store in bench.alternating(stores):
         # Before each: what stores write pushes out of the page cache what was read long ago.

@@ -11,7 +11,7 @@ use granary_nix_formats::NarHash;
 use sha2::{Digest, Sha256};
 
 /// What is shorter is hashed where it is read, until there is a thread.
-pub(crate) const SHORT_BYTES: usize = 128 << 10;
+const SHORT_BYTES: usize = 128 << 10;
 
 /// Buffers that may wait to be hashed.
 const QUEUED_BUFFERS: usize = 4;
