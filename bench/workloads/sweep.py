@@ -33,7 +33,7 @@ class Settings:
     # of long and of short ones; "fast", that of its only table and the shortest match.
     way: tuple[str, tuple[int, ...]] = ("two-tables", (15, 14))
     # For text and for code, as "fast"; None if they are compressed like all else.
-    fast_text: tuple[int, int] | None = (15, 6)
+    fast_text: tuple[int, int] | None = (14, 7)
     fast_code: tuple[int, int] | None = (15, 5)
 
     @property
@@ -65,7 +65,7 @@ FRAMES = (64, 128, 256, 512, 1024)
 # One more, to see what lies beyond.
 RUNS = (*FRAMES, 2048)
 WAYS = (("level", (3,)), ("two-tables", (14, 13)), ("two-tables", (16, 15)), ("fast", (15, 5)))
-FAST_TEXT = (None, (14, 6), (16, 6))
+FAST_TEXT = (None, (13, 7), (14, 6), (15, 6), (16, 6))
 FAST_CODE = (None, (14, 5), (16, 5))
 LEVEL_1 = {"way": ("level", (1,)), "fast_text": None, "fast_code": None}
 

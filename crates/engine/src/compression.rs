@@ -68,7 +68,7 @@ impl Compression {
 /// (docs/decisions/0004).
 impl Default for Compression {
     fn default() -> Self {
-        Self::two_tables(15, 14).with_fast_text(15, 6).with_fast_code(15, 5)
+        Self::two_tables(15, 14).with_fast_text(14, 7).with_fast_code(15, 5)
     }
 }
 

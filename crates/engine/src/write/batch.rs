@@ -12,6 +12,7 @@ use super::{
     cut::{Cut, CutChunk},
     group::Group,
     open_blob::OpenBlob,
+    raw_frame::RawFrame,
     run::Run,
     sequence::Sequence,
 };
@@ -182,9 +183,9 @@ impl EngineBatch {
         Ok(())
     }
 
-    fn submit(&self, raw: Bytes, objects: Vec<Object>) -> Result<()> {
+    fn submit(&self, raw: impl Into<RawFrame>, objects: Vec<Object>) -> Result<()> {
         let Inner { compressors, log, .. } = &*self.engine;
-        compressors.submit(raw, objects, log, self.losses, &self.in_flight)
+        compressors.submit(raw.into(), objects, log, self.losses, &self.in_flight)
     }
 
     /// Adds consecutive chunks of a blob.
@@ -223,14 +224,14 @@ impl EngineBatch {
         let mut start = range.start;
         for Object { digest, len, .. } in objects {
             let end = start + len as usize;
-            self.put_in_sequence(digest, &cut.bytes[start..end])?;
+            self.put_in_sequence(digest, cut.bytes.slice(start..end))?;
             start = end;
         }
         Ok(())
     }
 
     /// Adds a new chunk behind what came before it.
-    fn put_in_sequence(&mut self, digest: [u8; 32], bytes: &[u8]) -> Result<()> {
+    fn put_in_sequence(&mut self, digest: [u8; 32], bytes: Bytes) -> Result<()> {
         self.sequence.push(digest, bytes);
         if self.sequence.len() >= self.engine.frame_sizes.run_bytes {
             let (raw, objects) = self.sequence.take();
@@ -258,7 +259,7 @@ impl EngineBatch {
             Some(chunk) if chunk.is_normalised() => self.put_patched(digest, &chunk, &cut.bytes),
             // Nothing is read of it, so it lies nowhere.
             _ if cut.bytes.is_empty() => self.group(ObjectKind::Chunk, digest, &[]),
-            _ => self.put_in_sequence(digest, &cut.bytes),
+            _ => self.put_in_sequence(digest, cut.bytes.clone()),
         }
     }
 

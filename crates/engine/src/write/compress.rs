@@ -8,9 +8,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use bytes::Bytes;
 use granary_castore::{Error, Result};
 
+use super::raw_frame::RawFrame;
 use crate::{
     compression::{Compression, Compressor},
     format::{Object, StoredFrame},
@@ -25,7 +25,7 @@ const MAX_QUEUED_FRAMES: usize = 16;
 
 /// A frame to be compressed and sent to the log.
 struct Job {
-    raw: Bytes,
+    raw: RawFrame,
     objects: Vec<Object>,
     log: Arc<Log>,
     losses: u64,
@@ -60,9 +60,9 @@ impl Compressors {
     }
 
     /// Has a frame compressed and sent to `log`. Waits while the queue is full.
-    pub(crate) fn submit(
+    pub(super) fn submit(
         &self,
-        raw: Bytes,
+        raw: RawFrame,
         objects: Vec<Object>,
         log: &Arc<Log>,
         losses: u64,
@@ -92,11 +92,13 @@ impl Drop for Compressors {
 }
 
 fn run(jobs: &Mutex<Receiver<Job>>, mut compressor: Compressor) {
+    // Kept between frames.
+    let mut buffer = Vec::new();
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { raw, objects, log, losses, in_flight }) = job else { return };
         let mut job = Begun { in_flight, result: None };
-        let frame = StoredFrame::compress(&raw, &objects, &mut compressor);
+        let frame = StoredFrame::compress(raw.contiguous(&mut buffer), &objects, &mut compressor);
         drop(raw);
         job.result =
             Some(log.send(Request::Append { losses, part: Part::Frame { frame, objects } }));

@@ -7,6 +7,7 @@ mod open_blob;
 mod batch;
 mod compress;
 mod group;
+mod raw_frame;
 mod run;
 mod sequence;
 

@@ -91,7 +91,8 @@ pub fn import_path(
     observer: &dyn ImportObserver,
 ) -> Result<PathInfo, ImportError> {
     let _hold = castore.hold();
-    let (path_info, _) = import_contents(castore, path, name, observer)?;
+    let Imported { batch, path_info, .. } = read_contents(castore, path, name, observer)?;
+    batch.commit()?;
     Ok(path_infos.put_path_info(path_info)?)
 }
 
@@ -108,19 +109,28 @@ impl Store {
         observer: &dyn ImportObserver,
     ) -> Result<PathInfo, ImportError> {
         let _hold = self.castore().hold();
-        let (path_info, nar) = import_contents(&**self.castore(), path, name, observer)?;
-        self.put_verified_path_info(&path_info, &nar)?;
+        let Imported { batch, path_info, nar } =
+            read_contents(&**self.castore(), path, name, observer)?;
+        self.commit_with_path_info(batch, &path_info, &nar)?;
         Ok(path_info)
     }
 }
 
-/// Makes the contents durable, and the path info that belongs to them.
-fn import_contents(
+/// What was read of a tree.
+struct Imported {
+    /// Its contents, not yet committed.
+    batch: Box<dyn WriteBatch>,
+    /// The path info that belongs to them.
+    path_info: PathInfo,
+    nar: NarDigest,
+}
+
+fn read_contents(
     castore: &dyn Castore,
     path: &Path,
     name: Option<&str>,
     observer: &dyn ImportObserver,
-) -> Result<(PathInfo, NarDigest), ImportError> {
+) -> Result<Imported, ImportError> {
     let name = match name {
         Some(name) => name.to_owned(),
         None => file_name(path)?,
@@ -130,7 +140,6 @@ fn import_contents(
         .map_err(ImportError::Name)?;
     let mut batch = castore.batch()?;
     let IngestedNar { node, nar } = ingest_path(path, &mut *batch, observer)?;
-    batch.commit()?;
     let store_path = StorePath::for_source(name, &nar.nar_hash).map_err(ImportError::Name)?;
     let facts = NarFacts {
         nar_size: nar.nar_size,
@@ -145,7 +154,7 @@ fn import_contents(
         }),
     };
     let path_info = PathInfo { store_path, node, references: Vec::new(), nar: Some(facts) };
-    Ok((path_info, nar))
+    Ok(Imported { batch, path_info, nar })
 }
 
 /// The last name of `path`; of the directory that it means, if it ends in `.` or `..`.
