@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, ErrorKind, Read},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
 use bytes::{Buf as _, Bytes};
@@ -24,6 +24,10 @@ const SPARE_BYTES: usize = 64 << 10;
 /// What is shorter is copied: whoever keeps it should not keep a whole buffer.
 const COPY_BELOW_BYTES: usize = 32 << 10;
 
+/// How many buffers that nobody uses are kept for the next reads: about as many as come back
+/// together, when a frame is compressed that was made of them.
+const KEPT_BUFFERS: usize = 8;
+
 /// See the module.
 pub(crate) struct HashedSource<R> {
     source: R,
@@ -36,13 +40,13 @@ pub(crate) struct HashedSource<R> {
     failure: Option<io::Error>,
     /// Memory that nobody uses any more comes back this way: that of buffers which one thread takes
     /// and another gives back is slow to come back to the first.
-    give_back: Sender<Vec<u8>>,
+    give_back: SyncSender<Vec<u8>>,
     given_back: Receiver<Vec<u8>>,
 }
 
 impl<R: Read> HashedSource<R> {
     pub(crate) fn new(source: R) -> Self {
-        let (give_back, given_back) = channel();
+        let (give_back, given_back) = sync_channel(KEPT_BUFFERS);
         Self {
             source,
             hasher: NarHasher::default(),
@@ -124,7 +128,7 @@ impl<R: Read> BufRead for HashedSource<R> {
 struct Buffer {
     bytes: Vec<u8>,
     len: usize,
-    give_back: Sender<Vec<u8>>,
+    give_back: SyncSender<Vec<u8>>,
 }
 
 impl AsRef<[u8]> for Buffer {
@@ -135,8 +139,8 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // At the end nobody wants it.
-        drop(self.give_back.send(std::mem::take(&mut self.bytes)));
+        // Nobody wants it if there are enough, or at the end.
+        drop(self.give_back.try_send(std::mem::take(&mut self.bytes)));
     }
 }
 

@@ -191,14 +191,15 @@ impl Store {
     /// Commits the contents of a path, and keeps with them its path info and the digest of its NAR,
     /// which the caller made from the same contents.
     ///
-    /// The caller holds the contents since before the batch began.
+    /// The node must have been put in this batch, if it is no symlink, and the caller must have held
+    /// since before the batch began.
     pub(crate) fn commit_with_path_info(
         &self,
         batch: Box<dyn WriteBatch>,
         path_info: &PathInfo,
         nar: &NarDigest,
     ) -> Result<()> {
-        // Over all of the commit, which a batch has but little left to do for.
+        // Over all of the commit: of what the batch brings, the last frames and what waited for them.
         let _writing = self.writing();
         let writes = self.path_info_writes(path_info, nar_digest_write(&path_info.node, nar));
         self.records.commit_with_records(batch, writes)

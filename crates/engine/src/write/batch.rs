@@ -214,8 +214,8 @@ impl EngineBatch {
         self.end_run(cut, &mut run)
     }
 
-    /// Adds the chunks of a run to the sequence, or makes a frame of them right away, which
-    /// spares copying them.
+    /// Adds the chunks of a run to the sequence, or makes a frame of them right away: lying in one
+    /// piece, they are not copied at all.
     fn end_run(&mut self, cut: &Cut, run: &mut Run) -> Result<()> {
         let Run { objects, range } = std::mem::take(run);
         if self.sequence.is_empty() && range.len() >= self.engine.frame_sizes.run_bytes {

@@ -20,7 +20,8 @@ use crate::{
 /// Frames that may wait, for each thread.
 const QUEUED_FRAMES_PER_THREAD: usize = 2;
 
-/// Most frames that may wait, however many threads there are. Each has about a MiB.
+/// Most frames that may wait, however many threads there are. Each has about a MiB, and keeps the
+/// buffers that it came in, of four MiB at most.
 const MAX_QUEUED_FRAMES: usize = 16;
 
 /// A frame to be compressed and sent to the log.

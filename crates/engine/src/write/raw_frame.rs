@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-/// Bytes of a frame that lie in pieces, in order, wherever they came. They are put together on the
-/// thread that compresses them: so they come into the cache of the core that needs them, and whoever
-/// gathers them copies nothing.
+/// Bytes of a frame in pieces, in order, each where it came. They are put together on the thread
+/// that compresses them: so they come into the cache of the core that needs them, and whoever gathers
+/// them copies nothing.
 #[derive(Debug, Default)]
 pub(super) struct RawFrame {
     pieces: Vec<Bytes>,
@@ -27,6 +27,7 @@ impl RawFrame {
             return only;
         }
         buffer.clear();
+        buffer.reserve(self.pieces.iter().map(Bytes::len).sum());
         for piece in &self.pieces {
             buffer.extend_from_slice(piece);
         }

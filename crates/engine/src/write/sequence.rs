@@ -10,9 +10,9 @@ use crate::format::{Object, ObjectKind};
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
     objects: Vec<Object>,
-    /// The bytes of each of them.
+    /// The bytes of each object.
     chunks: Vec<Bytes>,
-    /// The literals before each of them, one behind the other, and those since the last.
+    /// The literals before each object, one behind the other, and those since the last chunk.
     literals: Vec<u8>,
     /// Where those since the last chunk begin.
     last_literals: usize,

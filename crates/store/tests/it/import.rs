@@ -5,16 +5,20 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use granary_castore::{
     BlobDigest, Castore, Directory, DirectoryDigest, Error, MemoryStore, Result, WriteBatch,
 };
+use granary_engine::{Engine, OpenOptions};
+use granary_nix_formats::StorePathHash;
 use granary_store::{
-    ImportError, ImportObserver, IngestedNar, PathInfoService, StoreOptions, import_path,
+    ImportError, ImportObserver, IngestedNar, PathInfoService, Store, StoreOptions, import_path,
     ingest_nar, ingest_path,
 };
+use granary_testkit::{CrashDisk, Fault, Random};
 use tempfile::TempDir;
 
 use crate::{
@@ -81,6 +85,63 @@ fn the_nar_and_the_store_path_are_those_of_nix() {
         assert_eq!(kept.as_ref(), Some(&path_info));
         assert!(store.served(path_info.store_path.hash()).expect("memory").is_some());
     }
+}
+
+/// A store on `disk`, whose index lies in `index_dir`.
+fn store_on(disk: &CrashDisk, index_dir: &Path) -> Store {
+    let engine = Engine::open_on(Arc::new(disk.clone()), index_dir, &OpenOptions::default());
+    let engine = Arc::new(engine.expect("a store"));
+    Store::new(engine.clone(), engine, StoreOptions::default())
+}
+
+#[test]
+fn an_import_waits_for_the_disk_once() {
+    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+    let store = store_on(&disk, index.path());
+    let (_first_parent, first) = create(&Tree::file("this one makes the pack"));
+    store.import_path(&first, None, &()).expect("a tree that can be read");
+    let (_parent, path) = create(&motley());
+    let before = disk.operations();
+    store.import_path(&path, None, &()).expect("a tree that can be read");
+    assert_eq!(disk.operations() - before, 2, "one segment is written and synced");
+}
+
+#[test]
+fn an_import_that_a_crash_ends_is_there_as_a_whole_or_not_at_all() {
+    let (_parent, path) = create(&motley());
+    let hash = expected_hash(&path);
+    let mut random = Random::new(7);
+    let (mut there, mut absent) = (0, 0);
+    for operation in 0.. {
+        let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
+        let store = store_on(&disk, index.path());
+        disk.set_fault(disk.operations() + operation, Fault::Crash);
+        let imported = store.import_path(&path, None, &());
+        let has_crashed = disk.fault_has_come();
+        drop(store);
+        let index = TempDir::new().expect("a temporary directory");
+        let store = store_on(&disk.after_crash(&mut random), index.path());
+        let kept = store.path_info(&hash).expect("it opens");
+        assert!(kept.is_some() || imported.is_err(), "operation {operation}: it was acknowledged");
+        match kept {
+            Some(kept) => {
+                there += 1;
+                assert!(render(&store, &kept.node) == motley().nar(), "operation {operation}");
+            }
+            None => absent += 1,
+        }
+        if !has_crashed {
+            break;
+        }
+    }
+    assert!(there > 0 && absent > 0, "{there} {absent}");
+}
+
+/// The hash part of the path that an import of `path` makes.
+fn expected_hash(path: &Path) -> StorePathHash {
+    let (store, _) = memory_store(StoreOptions::default());
+    let path_info = store.import_path(path, None, &()).expect("a tree that can be read");
+    *path_info.store_path.hash()
 }
 
 #[test]
