@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use granary_castore::{
     BlobService, Castore, Chain, DirectoryService, Error, Node, RecordStore, RecordWrite, Result,
-    Root, Touch, WriteBatch,
+    Root, Touch,
 };
 use granary_nix_formats::{Listing, PublicKey, SigningKey, StorePathHash};
 
@@ -188,21 +188,17 @@ impl Store {
         self.records.write_records(vec![write])
     }
 
-    /// Commits the contents of a path, and keeps with them its path info and the digest of its NAR,
-    /// which the caller made from the same contents.
+    /// Keeps a path info together with the digest of its NAR, which the caller made from the
+    /// same contents.
     ///
-    /// The node must have been put in this batch, if it is no symlink, and the caller must have held
-    /// since before the batch began.
-    pub(crate) fn commit_with_path_info(
+    /// The caller holds the contents since before they were committed.
+    pub(crate) fn put_verified_path_info(
         &self,
-        batch: Box<dyn WriteBatch>,
         path_info: &PathInfo,
         nar: &NarDigest,
     ) -> Result<()> {
-        // Over all of the commit: of what the batch brings, the last frames and what waited for them.
         let _writing = self.writing();
-        let writes = self.path_info_writes(path_info, nar_digest_write(&path_info.node, nar));
-        self.records.commit_with_records(batch, writes)
+        self.write_path_info(path_info, nar_digest_write(&path_info.node, nar))
     }
 
     /// Writes a path info and `more`; and sees to it that what it refers to stays, as far as it
@@ -213,22 +209,14 @@ impl Store {
         more: Option<RecordWrite>,
     ) -> Result<()> {
         self.touch_node(&path_info.node)?;
-        self.records.write_records(self.path_info_writes(path_info, more))
-    }
-
-    /// What is to be written for a path info, and `more`. That it is about to be used is noted.
-    fn path_info_writes(
-        &self,
-        path_info: &PathInfo,
-        more: Option<RecordWrite>,
-    ) -> Vec<RecordWrite> {
         // Also the path itself, or a collection that has found it unused would remove it. That
         // references are there is not required.
         for used in path_info.references.iter().chain([path_info.store_path.hash()]) {
             self.uses.note(used);
         }
         let used = uses::write(path_info.store_path.hash(), uses::unix_now_s());
-        [path_info_record::write(path_info), used].into_iter().chain(more).collect()
+        let writes = [path_info_record::write(path_info), used];
+        self.records.write_records(writes.into_iter().chain(more).collect())
     }
 
     /// Whether the root of `node` is stored: a cheap sign that its contents live. They stay, then,

@@ -91,8 +91,7 @@ pub fn import_path(
     observer: &dyn ImportObserver,
 ) -> Result<PathInfo, ImportError> {
     let _hold = castore.hold();
-    let Imported { batch, path_info, .. } = read_contents(castore, path, name, observer)?;
-    batch.commit()?;
+    let (path_info, _) = import_contents(castore, path, name, observer)?;
     Ok(path_infos.put_path_info(path_info)?)
 }
 
@@ -109,28 +108,19 @@ impl Store {
         observer: &dyn ImportObserver,
     ) -> Result<PathInfo, ImportError> {
         let _hold = self.castore().hold();
-        let Imported { batch, path_info, nar } =
-            read_contents(&**self.castore(), path, name, observer)?;
-        self.commit_with_path_info(batch, &path_info, &nar)?;
+        let (path_info, nar) = import_contents(&**self.castore(), path, name, observer)?;
+        self.put_verified_path_info(&path_info, &nar)?;
         Ok(path_info)
     }
 }
 
-/// What was read of a tree.
-struct Imported {
-    /// Its contents, not yet committed.
-    batch: Box<dyn WriteBatch>,
-    /// The path info that belongs to them.
-    path_info: PathInfo,
-    nar: NarDigest,
-}
-
-fn read_contents(
+/// Makes the contents durable, and the path info that belongs to them.
+fn import_contents(
     castore: &dyn Castore,
     path: &Path,
     name: Option<&str>,
     observer: &dyn ImportObserver,
-) -> Result<Imported, ImportError> {
+) -> Result<(PathInfo, NarDigest), ImportError> {
     let name = match name {
         Some(name) => name.to_owned(),
         None => file_name(path)?,
@@ -140,6 +130,9 @@ fn read_contents(
         .map_err(ImportError::Name)?;
     let mut batch = castore.batch()?;
     let IngestedNar { node, nar } = ingest_path(path, &mut *batch, observer)?;
+    // Not together with the path info, which would spare a sync: what lies at the end of a pack and
+    // is damaged looks as if it had never been written as a whole. So the path info lies behind.
+    batch.commit()?;
     let store_path = StorePath::for_source(name, &nar.nar_hash).map_err(ImportError::Name)?;
     let facts = NarFacts {
         nar_size: nar.nar_size,
@@ -154,7 +147,7 @@ fn read_contents(
         }),
     };
     let path_info = PathInfo { store_path, node, references: Vec::new(), nar: Some(facts) };
-    Ok(Imported { batch, path_info, nar })
+    Ok((path_info, nar))
 }
 
 /// The last name of `path`; of the directory that it means, if it ends in `.` or `..`.

@@ -95,18 +95,6 @@ fn store_on(disk: &CrashDisk, index_dir: &Path) -> Store {
 }
 
 #[test]
-fn an_import_waits_for_the_disk_once() {
-    let (disk, index) = (CrashDisk::default(), TempDir::new().expect("a temporary directory"));
-    let store = store_on(&disk, index.path());
-    let (_first_parent, first) = create(&Tree::file("this one makes the pack"));
-    store.import_path(&first, None, &()).expect("a tree that can be read");
-    let (_parent, path) = create(&motley());
-    let before = disk.operations();
-    store.import_path(&path, None, &()).expect("a tree that can be read");
-    assert_eq!(disk.operations() - before, 2, "one segment is written and synced");
-}
-
-#[test]
 fn an_import_that_a_crash_ends_is_there_as_a_whole_or_not_at_all() {
     let (_parent, path) = create(&motley());
     let hash = expected_hash(&path);
