@@ -64,7 +64,8 @@ pub enum Touch {
 /// A batch may do its work in the background, so that an error can surface in a later call
 /// than the one that caused it. After an error the batch is of no more use.
 pub trait WriteBatch: Send + Any {
-    /// Adds a blob that is in memory as a whole.
+    /// Adds a blob that is in memory as a whole. It may be kept there for a while: if it is a
+    /// small part of a larger buffer, a copy takes less.
     ///
     /// # Errors
     ///

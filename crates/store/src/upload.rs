@@ -76,7 +76,8 @@ impl Store {
         now_s: u64,
     ) -> Result<()> {
         check_name(name)?;
-        // Over all of the commit: of what the batch brings, the last frames and what waited for them.
+        // Over all of the commit: of what the batch brings, the last frames and what waited for
+        // them.
         let _writing = self.writing();
         let mut writes = vec![write(name, uploaded, now_s)];
         writes.extend(nar_digest_write(&uploaded.node, &uploaded.nar));

@@ -21,7 +21,7 @@ use crate::{
 const QUEUED_FRAMES_PER_THREAD: usize = 2;
 
 /// Most frames that may wait, however many threads there are. Each has about a MiB, and keeps the
-/// buffers that it came in, of four MiB at most.
+/// buffers that it came in as a whole.
 const MAX_QUEUED_FRAMES: usize = 16;
 
 /// A frame to be compressed and sent to the log.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 /// Bytes of a frame in pieces, in order, each where it came. They are put together on the thread
-/// that compresses them: so they come into the cache of the core that needs them, and whoever gathers
-/// them copies nothing.
+/// that compresses them: so they come into the cache of the core that needs them, and whoever
+/// gathers them copies nothing.
 #[derive(Debug, Default)]
 pub(super) struct RawFrame {
     pieces: Vec<Bytes>,
