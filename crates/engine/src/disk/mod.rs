@@ -3,6 +3,7 @@
 //! Names are relative to the data directory, with `/` between their parts. Only the index does
 //! its own I/O.
 
+mod direct;
 mod os;
 
 use std::{fmt, io, sync::Arc};

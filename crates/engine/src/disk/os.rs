@@ -18,7 +18,10 @@ use {
     std::io::IoSliceMut,
 };
 
-use super::{Disk, DiskError, DiskFile, DiskResult};
+use super::{
+    Disk, DiskError, DiskFile, DiskResult,
+    direct::{self, MIN_DIRECT_BYTES},
+};
 
 /// A data directory on the file system.
 #[derive(Debug, Clone)]
@@ -150,7 +153,12 @@ impl DiskFile for OsFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
-        self.file.write_all_at(data, offset).map_err(failed("write", &self.path))
+        let written = if data.len() < MIN_DIRECT_BYTES {
+            self.file.write_all_at(data, offset)
+        } else {
+            direct::write_all_at(&self.file, data, offset)
+        };
+        written.map_err(failed("write", &self.path))
     }
 
     fn sync(&self) -> DiskResult<()> {
