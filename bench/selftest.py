@@ -125,8 +125,8 @@ class Sweep(unittest.TestCase):
             self.assertLessEqual({64, 128, 256, 512, 1024}, frames)
 
     def test_settings_are_told_as_the_program_takes_them(self):
-        today = "--average-chunk-kib 64 --run-kib 1024 --group-kib 512 --two-tables 15 14"
-        today += " --fast-text 14 7 --fast-code 15 5"
+        today = "--average-chunk-kib 64 --run-kib 1024 --group-kib 512 --two-tables 16 15 6"
+        today += " --fast-text 14 7"
         self.assertEqual(sweep.TODAY.options(), today.split())
         own = sweep.Settings(chunk=16, run=32, group=8, **sweep.LEVEL_1)
         expected = "--average-chunk-kib 16 --run-kib 32 --group-kib 8 --level 1"

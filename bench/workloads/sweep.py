@@ -17,7 +17,7 @@ STORES = (("linux",), ("closure", "rebuild"))
 
 SAID = {
     "level": "level {}",
-    "two-tables": "level 3, 2^{}, 2^{}",
+    "two-tables": "dfast, 2^{}, 2^{}, {}",
     "fast": "fast, 2^{}, {}",
 }
 
@@ -30,18 +30,16 @@ class Settings:
     run: int = 1024
     group: int = 512
     # How zstd looks for matches: by "level"; "two-tables", binary logarithms of the entries of those
-    # of long and of short ones; "fast", that of its only table and the shortest match.
-    way: tuple[str, tuple[int, ...]] = ("two-tables", (15, 14))
-    # For text and for code, as "fast"; None if they are compressed like all else.
+    # of long and of short ones, and the shortest match; "fast", that of its only table and the same.
+    way: tuple[str, tuple[int, ...]] = ("two-tables", (16, 15, 6))
+    # For text, as "fast"; None if it is compressed like all else.
     fast_text: tuple[int, int] | None = (14, 7)
-    fast_code: tuple[int, int] | None = (15, 5)
 
     @property
     def zstd(self) -> str:
         said = SAID[self.way[0]].format(*self.way[1])
-        for what, fast in (("text", self.fast_text), ("code", self.fast_code)):
-            if fast is not None:
-                said += f"; {what} fast, 2^{fast[0]}, {fast[1]}"
+        if self.fast_text is not None:
+            said += "; text fast, 2^{}, {}".format(*self.fast_text)
         return said
 
     @property
@@ -53,9 +51,8 @@ class Settings:
         sizes = {"average-chunk": self.chunk, "run": self.run, "group": self.group}
         options = [word for name, size in sizes.items() for word in (f"--{name}-kib", str(size))]
         options += [f"--{self.way[0]}", *map(str, self.way[1])]
-        for what, fast in (("text", self.fast_text), ("code", self.fast_code)):
-            if fast is not None:
-                options += [f"--fast-{what}", *map(str, fast)]
+        if self.fast_text is not None:
+            options += ["--fast-text", *map(str, self.fast_text)]
         return options
 
 
@@ -64,10 +61,17 @@ CHUNKS = (16, 64, 128, 256)
 FRAMES = (64, 128, 256, 512, 1024)
 # One more, to see what lies beyond.
 RUNS = (*FRAMES, 2048)
-WAYS = (("level", (3,)), ("two-tables", (14, 13)), ("two-tables", (16, 15)), ("fast", (15, 5)))
+WAYS = (
+    ("level", (3,)),
+    ("two-tables", (15, 14, 5)),
+    ("two-tables", (15, 14, 6)),
+    ("two-tables", (16, 15, 7)),
+    ("two-tables", (17, 16, 6)),
+    ("fast", (15, 5)),
+    ("fast", (16, 6)),
+)
 FAST_TEXT = (None, (13, 7), (14, 6), (15, 6), (16, 6))
-FAST_CODE = (None, (14, 5), (16, 5))
-LEVEL_1 = {"way": ("level", (1,)), "fast_text": None, "fast_code": None}
+LEVEL_1 = {"way": ("level", (1,)), "fast_text": None}
 
 
 def grid() -> list[Settings]:
@@ -81,7 +85,6 @@ def grid() -> list[Settings]:
     combinations += [replace(TODAY, group=size) for size in FRAMES]
     combinations += [replace(TODAY, way=way) for way in WAYS]
     combinations += [replace(TODAY, fast_text=fast) for fast in FAST_TEXT]
-    combinations += [replace(TODAY, fast_code=fast) for fast in FAST_CODE]
     return list(dict.fromkeys(combinations))
 
 

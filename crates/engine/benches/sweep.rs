@@ -55,10 +55,6 @@ struct Args {
     #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"])]
     fast_text: Option<Vec<u32>>,
 
-    /// The same for code
-    #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"])]
-    fast_code: Option<Vec<u32>>,
-
     /// What to import
     #[arg(required = true)]
     trees: Vec<PathBuf>,
@@ -72,8 +68,9 @@ struct Way {
     #[arg(long)]
     level: Option<i32>,
 
-    /// As level 3 does, with tables of these sizes (binary logarithms of their entries)
-    #[arg(long, num_args = 2, value_names = ["LONG", "SHORT"])]
+    /// By zstd's strategy dfast: binary logarithms of the entries of its tables, of long matches and
+    /// of short ones, and what a match has at least
+    #[arg(long, num_args = 3, value_names = ["LONG", "SHORT", "BYTES"])]
     two_tables: Option<Vec<u32>>,
 
     /// By zstd's strategy fast: binary logarithm of the entries of its table, and what a match has
@@ -86,9 +83,11 @@ impl Way {
     fn compression(&self) -> Compression {
         match (self.level, self.two_tables.as_deref(), self.fast.as_deref()) {
             (Some(level), ..) => Compression::level(level),
-            (_, Some(&[long, short]), _) => Compression::two_tables(long, short),
+            (_, Some(&[long, short, shortest_match]), _) => {
+                Compression::two_tables(long, short, shortest_match)
+            }
             (.., Some(&[log, shortest_match])) => Compression::fast(log, shortest_match),
-            _ => unreachable!("one is required, and its values are two"),
+            _ => unreachable!("one is required, with all of its values"),
         }
     }
 }
@@ -98,10 +97,6 @@ impl Args {
         let compression = self.way.compression();
         let compression = match self.fast_text.as_deref() {
             Some(&[log, shortest_match]) => compression.with_fast_text(log, shortest_match),
-            _ => compression,
-        };
-        let compression = match self.fast_code.as_deref() {
-            Some(&[log, shortest_match]) => compression.with_fast_code(log, shortest_match),
             _ => compression,
         };
         OpenOptions {
