@@ -39,6 +39,7 @@ mod layouts;
 mod negotiation;
 mod pieces;
 mod range;
+mod reader_threads;
 mod representation;
 
 mod request_body;

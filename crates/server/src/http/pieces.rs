@@ -8,26 +8,25 @@ use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use granary_castore::{Chain, Error, Result};
 use granary_store::{NarPiece, NarPieces, NarPlan, Store};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::{JoinError, JoinHandle, spawn_blocking, yield_now},
 };
 
-use super::layouts::{Layouts, NewLayout};
+use super::{
+    layouts::{Layouts, NewLayout},
+    reader_threads::ReaderThreads,
+};
 
 /// Most pieces of one body that are read before they are needed.
-const PIECES_AHEAD: usize = 8;
+const PIECES_AHEAD: usize = 12;
 
 /// Most bytes of pieces that are read before they are needed, over all connections. Beside
 /// these, a connection costs the piece that it sends, of one MiB to two and a half as a rule.
 const READ_AHEAD_BYTES: usize = 32 << 20;
 
-/// How many pieces are read at a time for each core: more than one, since some wait for the
+/// Most threads that read pieces. There is one for each core, and one more, since some wait for the
 /// disk.
-const READS_PER_CORE: usize = 4;
-
-/// The same on a machine of few cores, and on one of many: other work needs threads too.
-const MIN_READS: usize = 8;
-const MAX_READS: usize = 128;
+const MAX_READERS: usize = 129;
 
 /// How many pieces are cut at a time, so that not each costs a way to another thread.
 const PIECES_CUT: usize = 4;
@@ -38,8 +37,7 @@ pub(super) struct Readers {
     layouts: Layouts,
     /// One permit for each byte that may still be read ahead.
     budget: Arc<Semaphore>,
-    /// One permit for each piece that may be read at the same time.
-    turns: Arc<Semaphore>,
+    threads: ReaderThreads,
 }
 
 /// The buffers of a piece.
@@ -77,12 +75,11 @@ pub(super) enum Later {
 impl Readers {
     pub(super) fn new(store: Arc<Store>) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let turns = (cores * READS_PER_CORE).clamp(MIN_READS, MAX_READS);
         Self {
             store,
             layouts: Layouts::default(),
             budget: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
-            turns: Arc::new(Semaphore::new(turns)),
+            threads: ReaderThreads::new((cores + 1).min(MAX_READERS)),
         }
     }
 
@@ -194,17 +191,8 @@ struct CutPieces {
 
 /// A piece on its way.
 struct Reading {
-    task: Task,
+    read: oneshot::Receiver<Result<Buffers>>,
     budget: Option<OwnedSemaphorePermit>,
-}
-
-/// Work that is given up when nobody waits for it any more, if it has not begun.
-struct Task(JoinHandle<Result<Buffers>>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Pieces {
@@ -220,12 +208,12 @@ impl Pieces {
             {
                 // Whoever is waited for needs no budget, or those who are slow to take what
                 // was read for them could hold up all others.
-                let task = self.start(piece);
-                self.reading.push_back(Reading { task, budget: None });
+                let read = self.start(piece);
+                self.reading.push_back(Reading { read, budget: None });
             }
             self.read_ahead();
             if let Some(first) = self.reading.front_mut() {
-                let buffers = (&mut first.task.0).await.map_err(not_read)??;
+                let buffers = (&mut first.read).await.map_err(not_read)??;
                 let read = self.reading.pop_front();
                 self.give_back(read.and_then(|read| read.budget));
                 // While this one is sent, the next ones are read.
@@ -261,27 +249,14 @@ impl Pieces {
         Some(buffers)
     }
 
-    /// Reads a piece when it is its turn.
-    fn start(&self, piece: Arc<NarPiece>) -> Task {
+    /// Has a piece read.
+    fn start(&self, piece: Arc<NarPiece>) -> oneshot::Receiver<Result<Buffers>> {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
-        let (turns, was_kept) = (Arc::clone(&readers.turns), self.was_kept);
-        let later = self.later;
-        let read = move |turn: OwnedSemaphorePermit| {
-            let read = match form.read(&piece, later) {
-                // What it is made of may have been stored anew since.
-                Err(_) if was_kept => readers.read_anew(&piece, &*form),
-                read => read,
-            };
-            drop(turn);
-            read
-        };
-        // A task of its own, which costs a way to another thread, only to wait in.
-        Task(match Arc::clone(&turns).try_acquire_owned() {
-            Ok(turn) => spawn_blocking(move || read(turn)),
-            Err(_) => tokio::spawn(async move {
-                let turn = turns.acquire_owned().await.map_err(not_read)?;
-                spawn_blocking(move || read(turn)).await.map_err(not_read)?
-            }),
+        let (was_kept, later) = (self.was_kept, self.later);
+        self.readers.threads.read(move || match form.read(&piece, later) {
+            // What it is made of may have been stored anew since.
+            Err(_) if was_kept => readers.read_anew(&piece, &*form),
+            read => read,
         })
     }
 
@@ -300,8 +275,8 @@ impl Pieces {
             && let Some(piece) = self.cut.pop_front()
         {
             self.ahead_bytes += budget.num_permits();
-            let task = self.start(piece);
-            self.reading.push_back(Reading { task, budget: Some(budget) });
+            let read = self.start(piece);
+            self.reading.push_back(Reading { read, budget: Some(budget) });
         }
         if self.cut.len() < PIECES_CUT {
             self.cut_more();
@@ -587,11 +562,9 @@ mod tests {
         let framed = Framed::new().await;
         let (_, stored) = framed.frames();
         framed.fixture.castore.keep_in_memory(u64::MAX);
-        let turns = &framed.fixture.readers.turns;
-        let all = u32::try_from(turns.available_permits()).expect("few");
-        let _all = turns.acquire_many(all).await.expect("open");
+        let _occupied = framed.fixture.readers.threads.occupy();
         let read = tokio::time::timeout(Duration::from_secs(60), framed.read());
-        let bytes = read.await.expect("it waits for no turn").expect("whole");
+        let bytes = read.await.expect("it waits for no thread").expect("whole");
         assert!(bytes == framed.fixture.contents);
         assert_eq!(framed.frames(), (stored, 2 * stored));
         assert!(framed.fixture.is_idle());
@@ -634,18 +607,20 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_read() {
         let fixture = Fixture::new();
-        let turns = u32::try_from(fixture.readers.turns.available_permits()).expect("few");
-        let all = fixture.readers.turns.acquire_many(turns).await.expect("open");
+        let occupied = fixture.readers.threads.occupy();
         let mut waiting = Box::pin(fixture.begin(0..LEN as u64));
         while fixture.readers.budget.available_permits() == READ_AHEAD_BYTES {
-            assert!(futures::poll!(&mut waiting).is_pending(), "it is not its turn");
+            assert!(futures::poll!(&mut waiting).is_pending(), "no thread is free");
             tokio::task::yield_now().await;
         }
         drop(waiting);
         while !fixture.is_idle() {
             tokio::task::yield_now().await;
         }
-        drop(all);
+        drop(occupied);
+        while !fixture.readers.threads.are_idle() {
+            tokio::task::yield_now().await;
+        }
         let counts = fixture.castore.counts();
         assert!(counts.values().all(|counts| counts.read.is_empty()), "{counts:?}");
     }
