@@ -3,7 +3,7 @@
 //! What is written through it costs a page of memory for each page that is written, and pushes out
 //! what is read: docs/decisions/0008.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt};
 
 /// From how many bytes on a write goes around the page cache. What is smaller is read soon, as a
 /// rule, and costs little.
@@ -16,36 +16,58 @@ const DIRECT_WRITE_BYTES: usize = 1 << 20;
 /// block larger.
 const BLOCK_BYTES: usize = 4096;
 
-/// Writes all of `data` at `offset` of `file`, whole blocks of it around the page cache. Where
-/// that cannot be, all of it goes through the page cache.
+thread_local! {
+    /// Room for what is being written, and for where in it a block begins. It is kept, since memory
+    /// that is new costs what writing around the page cache is to spare; one thread writes packs.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes all of `data` at `offset` of `file`, which is open for writing, whole blocks of it around
+/// the page cache. Where that cannot be, all of it goes through the page cache.
 pub(super) fn write_all_at(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
-    let Some(direct) = reopen(file) else { return file.write_all_at(data, offset) };
+    let cached = |data: &[u8], offset| file.write_all_at(data, offset);
+    match reopen(file) {
+        Some(direct) => {
+            write_around(data, offset, cached, |data, offset| direct.write_all_at(data, offset))
+        }
+        None => cached(data, offset),
+    }
+}
+
+/// Writes whole blocks by `direct`, the rest by `cached`.
+fn write_around(
+    data: &[u8],
+    offset: u64,
+    cached: impl Fn(&[u8], u64) -> io::Result<()>,
+    direct: impl Fn(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
     // Blocks that are only in part of this write go through the page cache, since the rest of
     // them may be there.
     let before = offset.next_multiple_of(BLOCK_BYTES as u64) - offset;
     let before = usize::try_from(before).map_or(data.len(), |before| before.min(data.len()));
     let (first, rest) = data.split_at(before);
     let (blocks, last) = rest.split_at(rest.len() - rest.len() % BLOCK_BYTES);
-    file.write_all_at(first, offset)?;
+    cached(first, offset)?;
     let mut at = offset + first.len() as u64;
-    let mut buffer = vec![0; DIRECT_WRITE_BYTES + BLOCK_BYTES];
-    let aligned = buffer.as_ptr().align_offset(BLOCK_BYTES);
-    for piece in blocks.chunks(DIRECT_WRITE_BYTES) {
-        let copy = &mut buffer[aligned..][..piece.len()];
-        copy.copy_from_slice(piece);
-        match direct.write_all_at(copy, at) {
-            // The disk wants larger blocks, or wrote a part that does not end with one.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                file.write_all_at(piece, at)?;
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(DIRECT_WRITE_BYTES + BLOCK_BYTES, 0);
+        let aligned = buffer.as_ptr().align_offset(BLOCK_BYTES);
+        for piece in blocks.chunks(DIRECT_WRITE_BYTES) {
+            let copy = &mut buffer[aligned..][..piece.len()];
+            copy.copy_from_slice(piece);
+            match direct(copy, at) {
+                // The disk wants larger blocks, or wrote a part that does not end with one.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => cached(piece, at)?,
+                written => written?,
             }
-            written => written?,
+            at += piece.len() as u64;
         }
-        at += piece.len() as u64;
-    }
-    file.write_all_at(last, at)
+        cached(last, at)
+    })
 }
 
-/// The same file, to be written around the page cache; `None` if its file system has no such thing.
+/// The same file, to be written around the page cache; `None` if that cannot be had, most likely
+/// because its file system has no such thing.
 #[cfg(target_os = "linux")]
 fn reopen(file: &File) -> Option<File> {
     use std::os::fd::AsRawFd;
@@ -70,6 +92,26 @@ mod tests {
 
     use super::*;
 
+    const OFFSETS: [usize; 6] = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 10_000];
+    const LENS: [usize; 8] = [
+        0,
+        1,
+        BLOCK_BYTES,
+        2 * BLOCK_BYTES + 1,
+        DIRECT_WRITE_BYTES,
+        DIRECT_WRITE_BYTES + 100,
+        2 * DIRECT_WRITE_BYTES + BLOCK_BYTES,
+        3 * DIRECT_WRITE_BYTES - 1,
+    ];
+
+    fn each_place(mut check: impl FnMut(usize, usize)) {
+        for offset in OFFSETS {
+            for len in LENS {
+                check(offset, len);
+            }
+        }
+    }
+
     fn temporary_file() -> File {
         NamedTempFile::new().expect("a temporary file").into_file()
     }
@@ -84,18 +126,7 @@ mod tests {
     #[test]
     fn all_bytes_arrive_wherever_they_begin_and_end() {
         let data = Random::new(1).incompressible(3 * DIRECT_WRITE_BYTES);
-        let offsets = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 10_000];
-        let lens = [
-            0,
-            1,
-            BLOCK_BYTES,
-            2 * BLOCK_BYTES + 1,
-            DIRECT_WRITE_BYTES,
-            DIRECT_WRITE_BYTES + 100,
-            2 * DIRECT_WRITE_BYTES + BLOCK_BYTES,
-            3 * DIRECT_WRITE_BYTES - 1,
-        ];
-        for (offset, len) in offsets.into_iter().flat_map(|at| lens.map(|len| (at, len))) {
+        each_place(|offset, len| {
             let file = temporary_file();
             // What is there before and behind stays, which is in the page cache alone here.
             let mut expected = vec![b'x'; offset + len + 5000];
@@ -103,7 +134,7 @@ mod tests {
             expected[offset..offset + len].copy_from_slice(&data[..len]);
             write_all_at(&file, &data[..len], offset as u64).expect("written");
             assert!(contents(&file) == expected, "{len} bytes at {offset}");
-        }
+        });
     }
 
     #[test]
@@ -118,56 +149,101 @@ mod tests {
         assert!(contents(&file) == expected);
     }
 
+    /// What was written in each way, by offset.
+    #[derive(Default)]
+    struct Written {
+        cached: RefCell<Vec<(u64, Vec<u8>)>>,
+        direct: RefCell<Vec<(u64, Vec<u8>)>>,
+    }
+
+    impl Written {
+        fn len(ways: &RefCell<Vec<(u64, Vec<u8>)>>) -> usize {
+            ways.borrow().iter().map(|(_, data)| data.len()).sum()
+        }
+
+        /// All of it, which must follow on each other from `offset` on.
+        fn all(&self, offset: u64) -> Vec<u8> {
+            let mut all = [self.cached.borrow().clone(), self.direct.borrow().clone()].concat();
+            all.retain(|(_, data)| !data.is_empty());
+            all.sort();
+            let mut whole = Vec::new();
+            for (at, data) in all {
+                assert_eq!(at, offset + whole.len() as u64);
+                whole.extend(data);
+            }
+            whole
+        }
+    }
+
+    #[test]
+    fn all_whole_blocks_go_around_the_page_cache_and_nothing_else() {
+        let data = Random::new(3).incompressible(3 * DIRECT_WRITE_BYTES);
+        each_place(|offset, len| {
+            let (data, offset) = (&data[..len], offset as u64);
+            let written = Written::default();
+            let cached = |data: &[u8], at| {
+                written.cached.borrow_mut().push((at, data.to_vec()));
+                Ok(())
+            };
+            let direct = |data: &[u8], at| {
+                let places = [data.as_ptr().addr() as u64, data.len() as u64, at];
+                assert!(places.iter().all(|place| place % BLOCK_BYTES as u64 == 0), "{places:?}");
+                written.direct.borrow_mut().push((at, data.to_vec()));
+                Ok(())
+            };
+            write_around(data, offset, cached, direct).expect("written");
+            assert!(written.all(offset) == data);
+            assert!(Written::len(&written.cached) < 2 * BLOCK_BYTES);
+        });
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_directly_goes_through_the_page_cache() {
+        let data = Random::new(4).incompressible(3 * DIRECT_WRITE_BYTES);
+        each_place(|offset, len| {
+            let (data, offset) = (&data[..len], offset as u64);
+            let written = Written::default();
+            let cached = |data: &[u8], at| {
+                written.cached.borrow_mut().push((at, data.to_vec()));
+                Ok(())
+            };
+            let direct = |_: &[u8], _| Err(io::ErrorKind::InvalidInput.into());
+            write_around(data, offset, cached, direct).expect("written");
+            assert!(written.all(offset) == data);
+        });
+    }
+
     #[test]
     fn what_cannot_be_written_is_an_error() {
-        let file = NamedTempFile::new().expect("a temporary file");
-        let read_only = File::open(file.path()).expect("it is there");
         let data = vec![1; 2 * DIRECT_WRITE_BYTES];
-        // Aligned, so that nothing but what goes around the page cache is tried first.
-        let (file, end) = (file.as_file(), u64::try_from(i64::MAX).expect("positive"));
-        assert!(write_all_at(file, &data, end / 4096 * 4096).is_err());
-        assert!(write_all_at(&read_only, &data, 1).is_err());
-    }
-
-    /// Blocks of the first `blocks` that are in the page cache, as far as the file system tells.
-    #[cfg(target_os = "linux")]
-    fn cached_blocks(file: &File, blocks: usize) -> usize {
-        use std::io::IoSliceMut;
-
-        use rustix::io::{ReadWriteFlags, preadv2};
-
-        let is_cached = |number: &usize| {
-            let mut block = [0; BLOCK_BYTES];
-            let offset = (number * BLOCK_BYTES) as u64;
-            preadv2(file, &mut [IoSliceMut::new(&mut block)], offset, ReadWriteFlags::NOWAIT)
-                .is_ok_and(|read| read > 0)
-        };
-        (0..blocks).filter(is_cached).count()
-    }
-
-    /// Whether what is written directly to such a file, by no code of ours, stays out of the page
-    /// cache.
-    #[cfg(target_os = "linux")]
-    fn can_go_around() -> bool {
-        use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt};
-
-        use rustix::fs::OFlags;
-
-        let file = NamedTempFile::new().expect("a temporary file");
-        let flags = i32::try_from(OFlags::DIRECT.bits()).expect("a flag of open");
-        let direct = OpenOptions::new().write(true).custom_flags(flags).open(file.path());
-        let buffer = [0; 2 * BLOCK_BYTES];
-        let aligned = buffer.as_ptr().align_offset(BLOCK_BYTES);
-        let block = &buffer[aligned..][..BLOCK_BYTES];
-        direct.and_then(|direct| direct.write_all_at(block, 0)).is_ok()
-            && cached_blocks(file.as_file(), 1) == 0
+        let written = |_: &[u8], _| Ok(());
+        let full = |_: &[u8], _| Err(io::ErrorKind::StorageFull.into());
+        for error in [
+            write_around(&data, 0, written, full).expect_err("the blocks were not"),
+            write_around(&data, 1, full, written).expect_err("the first bytes were not"),
+            write_around(&data[1..], 0, full, written).expect_err("the last bytes were not"),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_written_stays_out_of_the_page_cache_where_it_can() {
-        let (file, blocks) = (temporary_file(), 3 * DIRECT_WRITE_BYTES / BLOCK_BYTES);
-        write_all_at(&file, &vec![1; blocks * BLOCK_BYTES], 10).expect("written");
-        assert_eq!(cached_blocks(&file, blocks) <= 1, can_go_around());
+    fn a_file_opened_again_is_the_same_and_goes_around_the_page_cache() {
+        use std::os::unix::fs::MetadataExt;
+
+        use rustix::fs::{OFlags, fcntl_getfl};
+
+        let file = NamedTempFile::new().expect("a temporary file");
+        // Its name means another file by now.
+        let moved = file.path().with_extension("moved");
+        std::fs::rename(file.path(), &moved).expect("renamed");
+        std::fs::write(file.path(), b"another").expect("written");
+        let inode = |file: &File| file.metadata().expect("it is open").ino();
+        if let Some(direct) = reopen(file.as_file()) {
+            assert_eq!(inode(&direct), inode(file.as_file()));
+            assert!(fcntl_getfl(&direct).expect("it is open").contains(OFlags::DIRECT));
+        }
+        std::fs::remove_file(moved).expect("removed");
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     layouts::{Layouts, NewLayout},
-    reader_threads::ReaderThreads,
+    reader_threads::{ReaderThreads, Wanted},
 };
 
 /// Most pieces of one body that are read before they are needed.
@@ -208,7 +208,7 @@ impl Pieces {
             {
                 // Whoever is waited for needs no budget, or those who are slow to take what
                 // was read for them could hold up all others.
-                let read = self.start(piece);
+                let read = self.start(piece, Wanted::Now);
                 self.reading.push_back(Reading { read, budget: None });
             }
             self.read_ahead();
@@ -250,10 +250,10 @@ impl Pieces {
     }
 
     /// Has a piece read.
-    fn start(&self, piece: Arc<NarPiece>) -> oneshot::Receiver<Result<Buffers>> {
+    fn start(&self, piece: Arc<NarPiece>, wanted: Wanted) -> oneshot::Receiver<Result<Buffers>> {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
         let (was_kept, later) = (self.was_kept, self.later);
-        self.readers.threads.read(move || match form.read(&piece, later) {
+        self.readers.threads.read(wanted, move || match form.read(&piece, later) {
             // What it is made of may have been stored anew since.
             Err(_) if was_kept => readers.read_anew(&piece, &*form),
             read => read,
@@ -275,7 +275,7 @@ impl Pieces {
             && let Some(piece) = self.cut.pop_front()
         {
             self.ahead_bytes += budget.num_permits();
-            let read = self.start(piece);
+            let read = self.start(piece, Wanted::Later);
             self.reading.push_back(Reading { read, budget: Some(budget) });
         }
         if self.cut.len() < PIECES_CUT {
