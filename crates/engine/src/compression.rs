@@ -56,9 +56,9 @@ impl Compression {
     }
 }
 
-/// Two tables that stay in the cache of a core, where the second finds much: in programs, and in what
-/// is full of zeroes. Of text zstd's fastest strategy, with one table, makes nearly as little, and
-/// there it is an import that waits (docs/decisions/0004).
+/// Programs by two tables that stay in the cache of a core, with long matches, which are read back
+/// fast. Of text zstd's fastest strategy, with one table, makes nearly as little, and there it is an
+/// import that waits (docs/decisions/0004).
 impl Default for Compression {
     fn default() -> Self {
         Self::two_tables(16, 15, 6).with_fast_text(14, 7)

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 
-/// Threads for what blocks: one reads while another reads ahead.
+/// Threads for what blocks: looking up, cutting, encoding.
 const MAX_BLOCKING_THREADS: usize = 4;
 
 /// A binary cache.

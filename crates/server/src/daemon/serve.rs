@@ -30,8 +30,9 @@ const ABORT_WAIT: Duration = Duration::from_secs(2);
 /// Serves `router` on `listeners` until `shutdown` resolves. Then it stops to accept, lets
 /// the requests that have begun end for [`ServeOptions::grace`], and cuts what is left.
 ///
-/// Work that handlers have on other threads is not its business: whoever owns the runtime
-/// ends it, within a time limit of its own.
+/// Work that handlers have on other threads is not its business. Whoever owns the runtime ends what
+/// the runtime's do, within a time limit of its own; those that read pieces of NARs hold the store
+/// until they are done with the piece.
 ///
 /// # Errors
 ///
