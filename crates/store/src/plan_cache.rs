@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{nar_plan::NarPlan, node_record::NodeKey};
+use crate::{NarDigest, Provenance, nar_plan::NarPlan, node_record::NodeKey};
 
 /// Most bytes of plans that are kept. A Linux source tree's plan takes a third of it.
 pub const MAX_CACHED_PLAN_BYTES: usize = 64 << 20;
@@ -21,7 +21,7 @@ pub(crate) struct PlanCache {
 
 #[derive(Debug, Default)]
 struct State {
-    plans: HashMap<NodeKey, (Arc<NarPlan>, u64)>,
+    plans: HashMap<NodeKey, Entry>,
     /// By time of last use, the longest ago first.
     by_use: BTreeMap<u64, NodeKey>,
     /// Time, counted in uses.
@@ -29,16 +29,42 @@ struct State {
     bytes: usize,
 }
 
+#[derive(Debug)]
+struct Entry {
+    plan: Arc<NarPlan>,
+    /// Size and hash of the NAR, if they were looked up, and what says whether that still holds.
+    nar: Option<(NarDigest, Provenance)>,
+    used: u64,
+}
+
 impl PlanCache {
     pub(crate) fn get(&self, key: &NodeKey) -> Option<Arc<NarPlan>> {
+        self.with_entry(key, |entry| Arc::clone(&entry.plan))
+    }
+
+    /// A plan, and what was noted of its NAR.
+    pub(crate) fn get_nar(&self, key: &NodeKey) -> Option<(Arc<NarPlan>, NarDigest, Provenance)> {
+        self.with_entry(key, |entry| {
+            let (nar, provenance) = entry.nar.clone()?;
+            Some((Arc::clone(&entry.plan), nar, provenance))
+        })?
+    }
+
+    /// Notes size and hash of the NAR of a plan, if that is kept.
+    pub(crate) fn note_nar(&self, key: &NodeKey, nar: NarDigest, provenance: Provenance) {
+        self.with_entry(key, |entry| entry.nar = Some((nar, provenance)));
+    }
+
+    /// Uses an entry.
+    fn with_entry<T>(&self, key: &NodeKey, with: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { plans, by_use, now, .. } = &mut *state;
-        let (plan, used) = plans.get_mut(key)?;
+        let entry = plans.get_mut(key)?;
         *now += 1;
-        by_use.remove(used);
+        by_use.remove(&entry.used);
         by_use.insert(*now, *key);
-        *used = *now;
-        Some(Arc::clone(plan))
+        entry.used = *now;
+        Some(with(entry))
     }
 
     /// Keeps a plan, and drops those unused the longest. One that would take the whole
@@ -51,16 +77,17 @@ impl PlanCache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.now += 1;
         let now = state.now;
-        if let Some((previous, used)) = state.plans.insert(key, (Arc::clone(plan), now)) {
-            state.by_use.remove(&used);
-            state.bytes -= self::cost(&previous);
+        let entry = Entry { plan: Arc::clone(plan), nar: None, used: now };
+        if let Some(previous) = state.plans.insert(key, entry) {
+            state.by_use.remove(&previous.used);
+            state.bytes -= self::cost(&previous.plan);
         }
         state.by_use.insert(now, key);
         state.bytes += cost;
         while state.bytes > MAX_CACHED_PLAN_BYTES {
             let Some((_, oldest)) = state.by_use.pop_first() else { break };
-            if let Some((dropped, _)) = state.plans.remove(&oldest) {
-                state.bytes -= self::cost(&dropped);
+            if let Some(dropped) = state.plans.remove(&oldest) {
+                state.bytes -= self::cost(&dropped.plan);
             }
         }
     }

@@ -30,8 +30,9 @@ pub struct StoreOptions {
 
 /// Path infos, NARs, uploads and documents over a castore and its records.
 ///
-/// All methods but [`is_current`](Store::is_current) may block; they can be called from many
-/// threads at once.
+/// All methods but [`is_current`](Store::is_current) and
+/// [`planned_nar_now`](Store::planned_nar_now) may block; they can be called from many threads at
+/// once.
 pub struct Store {
     castore: Arc<dyn Castore>,
     records: TrackedRecords,
@@ -154,6 +155,29 @@ impl Store {
             self.plans.insert(key, plan);
         }
         Ok(plan)
+    }
+
+    /// Size, hash and plan of the NAR of `node`; `None` if not all of its contents are stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan) and [`calculate_nar`](PathInfoService::calculate_nar).
+    pub fn planned_nar(&self, node: &Node) -> Result<Option<(NarDigest, Arc<NarPlan>)>> {
+        let mut provenance = Provenance::new();
+        // Its hash is remembered, or else this finds out whether all of it is there.
+        let Some(nar) = self.noted_nar(node, &mut provenance)? else { return Ok(None) };
+        let Some(plan) = self.plan(node)? else { return Ok(None) };
+        if let Some(key) = NodeKey::of(node) {
+            self.plans.note_nar(&key, nar, provenance);
+        }
+        Ok(Some((nar, plan)))
+    }
+
+    /// The same, if it was asked for lately and nothing that it was made of was written since. This
+    /// takes no look-up and never blocks for long.
+    pub fn planned_nar_now(&self, node: &Node) -> Option<(NarDigest, Arc<NarPlan>)> {
+        let (plan, nar, provenance) = self.plans.get_nar(&NodeKey::of(node)?)?;
+        self.is_current(&provenance).then_some((nar, plan))
     }
 
     /// What is in `node`, with the place of each file in the NAR. `None` if a directory is

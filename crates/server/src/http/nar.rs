@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{http::HeaderValue, response::Response};
 use granary_castore::{Error, Node};
-use granary_store::{NarDigest, NarPlan, PathInfoService, Store};
+use granary_store::{NarDigest, NarPlan, Store};
 
 use super::{
     Cache, Failure, Reading, castore_url, coding::Compression, representation::Representation,
@@ -17,13 +17,11 @@ pub(super) async fn get_castore(
     reading: &Reading,
 ) -> Result<Response, Failure> {
     let node = castore_url::decode(encoded)?;
-    let (nar, plan) = cache
-        .blocking(move |store| {
-            // Its hash is remembered, or else this finds out whether all of it is there.
-            let Some(nar) = store.calculate_nar(&node)? else { return Ok(None) };
-            Ok::<_, Error>(store.plan(&node)?.map(|plan| (nar, plan)))
-        })
-        .await?
+    let planned = match cache.store.planned_nar_now(&node) {
+        Some(planned) => Some(planned),
+        None => cache.blocking(move |store| store.planned_nar(&node)).await?,
+    };
+    let (nar, plan) = planned
         .ok_or_else(|| Failure::not_found("the contents of that node are not stored here"))?;
     representation(&nar, plan)?.respond(cache, reading).await
 }

@@ -6,7 +6,9 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use granary_castore::{Error, MemoryStore, RecordKind, RecordStore, RecordWrite, Result};
+use granary_castore::{
+    Error, MemoryStore, Node, RecordKind, RecordStore, RecordWrite, Result, SymlinkTarget,
+};
 use granary_store::{
     NarFacts, PathInfo, PathInfoService, Provenance, ServedPath, Store, StoreOptions, kinds,
 };
@@ -79,6 +81,37 @@ fn a_deleted_record_is_a_written_one() {
         records.write_records(vec![write]).expect("memory");
         assert!(!store.is_current(&provenance), "{kind:?}");
     }
+}
+
+#[test]
+fn a_nar_is_had_at_once_until_what_is_remembered_of_it_is_written() {
+    let (store, _, info) = store_with_path();
+    let other = Node::Symlink { target: SymlinkTarget::new(&b"target"[..]).expect("a target") };
+    let planned = |node: &Node| store.planned_nar(node).expect("memory").expect("it is stored");
+    let now = |node: &Node| store.planned_nar_now(node).map(|(nar, plan)| (nar, plan.nar_size()));
+    for node in [&info.node, &other] {
+        assert_eq!(now(node), None, "nobody asked for it");
+    }
+    let (nar, plan) = planned(&info.node);
+    assert_eq!(Some(nar), store.calculate_nar(&info.node).expect("memory"));
+    assert_eq!(now(&info.node), Some((nar, plan.nar_size())));
+
+    store.remember_nar(&info.node, &nar).expect("memory");
+    assert_eq!(now(&info.node), None, "it was written");
+    assert_eq!(planned(&info.node).0, nar);
+    assert!(now(&info.node).is_some());
+
+    let records = store.records();
+    for (key, _) in records.scan_records(kinds::NAR_DIGEST, None, 10).expect("memory") {
+        let write = RecordWrite { kind: kinds::NAR_DIGEST, key, value: None };
+        records.write_records(vec![write]).expect("memory");
+    }
+    assert_eq!(now(&info.node), None, "it was removed, and what it was of may be gone");
+    // What has to be read anew is remembered then, which is a write too.
+    assert_eq!(planned(&info.node).0, nar);
+    assert_eq!(now(&info.node), None);
+    assert_eq!(planned(&info.node).0, nar);
+    assert!(now(&info.node).is_some());
 }
 
 #[test]
