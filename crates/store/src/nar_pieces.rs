@@ -19,7 +19,7 @@ use crate::{
 
 /// What a piece has at least, in bytes, unless it is the last. It has at most this and one
 /// extent more.
-pub const PIECE_BYTES: u64 = 1280 << 10;
+pub const PIECE_BYTES: u64 = 640 << 10;
 
 /// What has fewer bytes is copied to what it lies beside; what has more is passed on where it
 /// was read. Writing buffers of this size one by one costs no more than writing one, and what
