@@ -21,7 +21,8 @@ use super::{
 const PIECES_AHEAD: usize = 12;
 
 /// Most bytes of pieces that are read before they are needed, over all connections. Beside
-/// these, a connection costs the piece that it sends, of half a MiB to one and three quarters as a rule.
+/// these, a connection costs the piece that it sends, of half a MiB to one and three quarters as a
+/// rule.
 const READ_AHEAD_BYTES: usize = 32 << 20;
 
 /// Most threads that read pieces. There is one for each core, and one more, since some wait for the
