@@ -86,7 +86,7 @@ pub(crate) struct Args {
 
     /// Compress what is stored from now on at this level of zstd, 1 to 19
     ///
-    /// The default lies between 1 and 3: about as fast as 1 and nearly as small as 3.
+    /// The default lies between 1 and 3, in time as in size.
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(COMPRESSION_LEVELS))]
     compression_level: Option<i32>,
 
