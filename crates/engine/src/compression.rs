@@ -74,7 +74,7 @@ const SAMPLE_BYTES: usize = 512;
 const ZEROES_IN_TEXT: usize = 32;
 
 /// What part of text may be other bytes that no text has, if there are more zeroes: there are between
-/// small files. Of a program, a third or more are.
+/// small files. Of nearly every program, more than one in 32 are.
 const STRANGE_IN_TEXT: usize = 64;
 
 /// Whether contents seem to be text, or compressed already: nearly no byte is 0, or nearly none but
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn text_is_told_by_its_zeroes_and_by_what_else_it_lacks() {
         for len in [1_000, SAMPLE_BYTES * SAMPLES, 1 << 20] {
-            // Every so manieth byte is 0, and every so manieth other one is in no text.
+            // The distances between bytes that are 0, and between others that no text has.
             for (zeroes, strange, expected) in
                 [(40, 2, true), (20, 99, true), (3, 101, true), (20, 41, false), (3, 2, false)]
             {

@@ -149,16 +149,27 @@ mod tests {
         assert!(contents(&file) == expected);
     }
 
-    /// What was written in each way, by offset.
+    /// Pieces that were written in one way, with their offsets.
+    type Pieces = RefCell<Vec<(u64, Vec<u8>)>>;
+
+    /// What was written in each way.
     #[derive(Default)]
     struct Written {
-        cached: RefCell<Vec<(u64, Vec<u8>)>>,
-        direct: RefCell<Vec<(u64, Vec<u8>)>>,
+        cached: Pieces,
+        direct: Pieces,
     }
 
     impl Written {
-        fn len(ways: &RefCell<Vec<(u64, Vec<u8>)>>) -> usize {
-            ways.borrow().iter().map(|(_, data)| data.len()).sum()
+        /// What notes that something was written in one way, and always succeeds.
+        fn note(pieces: &Pieces) -> impl Fn(&[u8], u64) -> io::Result<()> {
+            |data, at| {
+                pieces.borrow_mut().push((at, data.to_vec()));
+                Ok(())
+            }
+        }
+
+        fn len(pieces: &Pieces) -> usize {
+            pieces.borrow().iter().map(|(_, data)| data.len()).sum()
         }
 
         /// All of it, which must follow on each other from `offset` on.
@@ -181,15 +192,11 @@ mod tests {
         each_place(|offset, len| {
             let (data, offset) = (&data[..len], offset as u64);
             let written = Written::default();
-            let cached = |data: &[u8], at| {
-                written.cached.borrow_mut().push((at, data.to_vec()));
-                Ok(())
-            };
+            let cached = Written::note(&written.cached);
             let direct = |data: &[u8], at| {
                 let places = [data.as_ptr().addr() as u64, data.len() as u64, at];
                 assert!(places.iter().all(|place| place % BLOCK_BYTES as u64 == 0), "{places:?}");
-                written.direct.borrow_mut().push((at, data.to_vec()));
-                Ok(())
+                Written::note(&written.direct)(data, at)
             };
             write_around(data, offset, cached, direct).expect("written");
             assert!(written.all(offset) == data);
@@ -203,10 +210,7 @@ mod tests {
         each_place(|offset, len| {
             let (data, offset) = (&data[..len], offset as u64);
             let written = Written::default();
-            let cached = |data: &[u8], at| {
-                written.cached.borrow_mut().push((at, data.to_vec()));
-                Ok(())
-            };
+            let cached = Written::note(&written.cached);
             let direct = |_: &[u8], _| Err(io::ErrorKind::InvalidInput.into());
             write_around(data, offset, cached, direct).expect("written");
             assert!(written.all(offset) == data);
@@ -230,7 +234,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_opened_again_is_the_same_and_goes_around_the_page_cache() {
-        use std::os::unix::fs::MetadataExt;
+        use std::{
+            fs::OpenOptions,
+            os::unix::fs::{MetadataExt, OpenOptionsExt},
+        };
 
         use rustix::fs::{OFlags, fcntl_getfl};
 
@@ -240,7 +247,11 @@ mod tests {
         std::fs::rename(file.path(), &moved).expect("renamed");
         std::fs::write(file.path(), b"another").expect("written");
         let inode = |file: &File| file.metadata().expect("it is open").ino();
-        if let Some(direct) = reopen(file.as_file()) {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).expect("a flag of open");
+        let by_name = OpenOptions::new().write(true).custom_flags(flags).open(&moved);
+        let reopened = reopen(file.as_file());
+        assert_eq!(reopened.is_some(), by_name.is_ok(), "{by_name:?}");
+        if let Some(direct) = reopened {
             assert_eq!(inode(&direct), inode(file.as_file()));
             assert!(fcntl_getfl(&direct).expect("it is open").contains(OFlags::DIRECT));
         }
