@@ -1,6 +1,6 @@
 //! Writing: objects that become durable together.
 
-use std::any::Any;
+use std::{any::Any, ops::Range};
 
 use bytes::Bytes;
 
@@ -73,6 +73,21 @@ pub trait WriteBatch: Send + Any {
     /// [`Error::Invalid`](crate::Error::Invalid).
     fn put_blob(&mut self, contents: Bytes) -> Result<BlobDigest>;
 
+    /// Adds a blob that lies at `range` of `archive`, a piece of an archive in memory that has other
+    /// blobs and what lies between them beside it. A store may keep all of it for a while, to do
+    /// without a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`put_blob`](Self::put_blob).
+    ///
+    /// # Panics
+    ///
+    /// If `archive` has no such range.
+    fn put_blob_within(&mut self, archive: &Bytes, range: Range<usize>) -> Result<BlobDigest> {
+        self.put_blob(Bytes::copy_from_slice(&archive[range]))
+    }
+
     /// Appends to the blob being written, beginning one if there is none. How the contents
     /// are cut into calls has no effect on what is stored.
     ///
@@ -99,6 +114,20 @@ pub trait WriteBatch: Send + Any {
     /// If the batch has failed.
     fn put_literals(&mut self, _bytes: &[u8]) -> Result<()> {
         Ok(())
+    }
+
+    /// As [`put_literals`](Self::put_literals), with what lies at `range` of `archive`, as blobs that
+    /// are [added](Self::put_blob_within) before and behind it do.
+    ///
+    /// # Errors
+    ///
+    /// If the batch has failed.
+    ///
+    /// # Panics
+    ///
+    /// If `archive` has no such range.
+    fn put_literals_within(&mut self, archive: &Bytes, range: Range<usize>) -> Result<()> {
+        self.put_literals(&archive[range])
     }
 
     /// Adds a directory. What it refers to need not be there.

@@ -1,15 +1,12 @@
 //! A NAR on its way in: read once into buffers, which are hashed while they are taken apart.
 
-use std::{
-    io::{self, BufRead, ErrorKind, Read},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
-};
+use std::io::{self, BufRead, ErrorKind, Read};
 
 use bytes::{Buf as _, Bytes};
 use granary_castore::Result;
 use granary_nix_formats::NarHash;
 
-use crate::nar_hasher::NarHasher;
+use crate::{nar_hasher::NarHasher, recycler::Recycler};
 
 /// What a buffer has at least, unless it is one of the first or the last.
 const READ_BYTES: usize = 256 << 10;
@@ -38,23 +35,18 @@ pub(crate) struct HashedSource<R> {
     given_bytes: usize,
     /// What the source failed with behind what is at hand.
     failure: Option<io::Error>,
-    /// Memory that nobody uses any more comes back this way: that of buffers which one thread takes
-    /// and another gives back is slow to come back to the first.
-    give_back: SyncSender<Vec<u8>>,
-    given_back: Receiver<Vec<u8>>,
+    recycler: Recycler,
 }
 
 impl<R: Read> HashedSource<R> {
     pub(crate) fn new(source: R) -> Self {
-        let (give_back, given_back) = sync_channel(KEPT_BUFFERS);
         Self {
             source,
             hasher: NarHasher::default(),
             buffer: Bytes::new(),
             given_bytes: 0,
             failure: None,
-            give_back,
-            given_back,
+            recycler: Recycler::new(KEPT_BUFFERS),
         }
     }
 
@@ -76,7 +68,7 @@ impl<R: Read> HashedSource<R> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let mut bytes = self.given_back.try_recv().unwrap_or_default();
+        let mut bytes = self.recycler.take();
         bytes.resize(READ_BYTES + SPARE_BYTES, 0);
         let mut len = 0;
         while len < READ_BYTES {
@@ -96,8 +88,7 @@ impl<R: Read> HashedSource<R> {
             }
         }
         self.given_bytes = self.given_bytes.saturating_add(len);
-        let give_back = self.give_back.clone();
-        Ok(Bytes::from_owner(Buffer { bytes, len, give_back }))
+        Ok(self.recycler.freeze(bytes, len))
     }
 }
 
@@ -121,26 +112,6 @@ impl<R: Read> BufRead for HashedSource<R> {
 
     fn consume(&mut self, len: usize) {
         self.buffer.advance(len);
-    }
-}
-
-/// A buffer whose memory is used again.
-struct Buffer {
-    bytes: Vec<u8>,
-    len: usize,
-    give_back: SyncSender<Vec<u8>>,
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // Nobody wants it if there are enough, or at the end.
-        drop(self.give_back.try_send(std::mem::take(&mut self.bytes)));
     }
 }
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use granary_castore::{BlobDigest, Error, Node, WriteBatch};
 use granary_nix_formats::nar;
 
-use crate::{NarDigest, hashed_source::HashedSource, tree_builder::TreeBuilder};
+use crate::{
+    NarDigest, hashed_source::HashedSource, nar_literals::NarLiterals, tree_builder::TreeBuilder,
+};
 
 /// Files up to this size are read as a whole and added in one call; larger ones as they come.
 pub const MAX_WHOLE_FILE_BYTES: usize = 1 << 20;
@@ -63,15 +65,33 @@ pub fn ingest_nar(
 ) -> Result<IngestedNar, IngestError> {
     let mut reader = nar::Reader::new(HashedSource::new(source));
     let mut tree = TreeBuilder::default();
+    let mut literals = NarLiterals::default();
     while let Some(event) = reader.next()? {
         match event {
-            nar::Event::Directory => tree.directory(),
-            nar::Event::Entry { name } => tree.entry(name)?,
-            nar::Event::EndDirectory => tree.end_directory(batch)?,
-            nar::Event::Symlink { target } => tree.symlink(target, batch)?,
+            nar::Event::Directory => {
+                literals.directory();
+                tree.directory();
+            }
+            nar::Event::Entry { name } => {
+                literals.entry(&name);
+                tree.entry(name)?;
+            }
+            nar::Event::EndDirectory => {
+                literals.end_directory();
+                literals.take(|literals| batch.put_literals(literals))?;
+                tree.end_directory(batch)?;
+            }
+            nar::Event::Symlink { target } => {
+                literals.symlink(&target);
+                literals.take(|literals| batch.put_literals(literals))?;
+                tree.symlink(target)?;
+            }
             nar::Event::File { executable, size } => {
-                tree.file(executable, size, batch)?;
+                literals.file(executable, size);
+                literals.take(|literals| batch.put_literals(literals))?;
+                tree.file(executable, size);
                 tree.end_file(ingest_file(&mut reader, size, batch)?)?;
+                literals.end_file();
             }
         }
     }

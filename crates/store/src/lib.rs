@@ -44,6 +44,7 @@ mod hashed_source;
 mod ingest;
 mod nar_hasher;
 mod nar_literals;
+mod recycler;
 mod tree_builder;
 
 mod import;

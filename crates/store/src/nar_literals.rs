@@ -5,8 +5,8 @@ use granary_nix_formats::nar;
 /// Makes what a NAR has before, between and behind the contents of its files, for a batch that
 /// may keep it together with these.
 ///
-/// It holds what was written since it was last taken: if that is done where nodes end, names of
-/// directories that are open, [`nar::MAX_DEPTH`] at most.
+/// IMPORTANT: it holds what was written since it was last taken. That must be done wherever a node
+/// ends: then it is names of directories that are open, [`nar::MAX_DEPTH`] at most.
 ///
 /// They are a hint. Of a tree that has no NAR there are none, from where it goes wrong on; that
 /// it has none, somebody else says.

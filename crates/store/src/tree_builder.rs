@@ -1,12 +1,9 @@
-//! Puts the directories of a tree together while it is read in the order of its NAR, and tells
-//! the batch what lies between the files in it.
+//! Puts the directories of a tree together while it is read in the order of its NAR.
 
 use granary_castore::{
     BlobDigest, Directory, Error, MAX_DIRECTORY_ENTRIES, Node, NodeName, Result, SymlinkTarget,
     WriteBatch,
 };
-
-use crate::nar_literals::NarLiterals;
 
 /// Most entries that the directories open at one time may have, in all. They are kept in
 /// memory until their directory is complete.
@@ -20,7 +17,6 @@ pub(crate) struct TreeBuilder {
     root: Option<Node>,
     /// The file whose contents come next: executable or not, and its size.
     open_file: Option<(bool, u64)>,
-    literals: NarLiterals,
 }
 
 #[derive(Default)]
@@ -33,13 +29,11 @@ struct OpenDirectory {
 impl TreeBuilder {
     /// Begins a directory.
     pub(crate) fn directory(&mut self) {
-        self.literals.directory();
         self.open.push(OpenDirectory::default());
     }
 
     /// Names the next node of the innermost directory.
     pub(crate) fn entry(&mut self, name: Vec<u8>) -> Result<()> {
-        self.literals.entry(&name);
         let name = NodeName::new(name)
             .map_err(|error| Error::invalid("a directory entry has a bad name").because(error))?;
         if self.open_entries == MAX_OPEN_ENTRIES {
@@ -59,38 +53,21 @@ impl TreeBuilder {
     }
 
     /// Adds a symlink.
-    pub(crate) fn symlink(&mut self, target: Vec<u8>, batch: &mut dyn WriteBatch) -> Result<()> {
-        self.literals.symlink(&target);
-        self.put_literals(batch)?;
+    pub(crate) fn symlink(&mut self, target: Vec<u8>) -> Result<()> {
         let target = SymlinkTarget::new(target)
             .map_err(|error| Error::invalid("a symlink has a bad target").because(error))?;
         self.node(Node::Symlink { target })
     }
 
-    /// Begins a file, whose contents go into `batch` next.
-    pub(crate) fn file(
-        &mut self,
-        executable: bool,
-        size_bytes: u64,
-        batch: &mut dyn WriteBatch,
-    ) -> Result<()> {
-        self.literals.file(executable, size_bytes);
-        self.put_literals(batch)?;
+    /// Begins a file, whose contents come next.
+    pub(crate) fn file(&mut self, executable: bool, size_bytes: u64) {
         self.open_file = Some((executable, size_bytes));
-        Ok(())
     }
 
     /// Ends the file, whose contents were `digest`.
     pub(crate) fn end_file(&mut self, digest: BlobDigest) -> Result<()> {
-        self.literals.end_file();
         let (executable, size_bytes) = self.open_file.take().ok_or_else(out_of_order)?;
         self.node(Node::File { digest, size_bytes, executable })
-    }
-
-    /// IMPORTANT: at least wherever a node ends, or the literals of a tree without contents
-    /// would all be kept.
-    fn put_literals(&mut self, batch: &mut dyn WriteBatch) -> Result<()> {
-        self.literals.take(|literals| batch.put_literals(literals))
     }
 
     fn node(&mut self, node: Node) -> Result<()> {
@@ -106,8 +83,6 @@ impl TreeBuilder {
 
     /// Ends the innermost directory, which goes into `batch`: behind all that are below it.
     pub(crate) fn end_directory(&mut self, batch: &mut dyn WriteBatch) -> Result<()> {
-        self.literals.end_directory();
-        self.put_literals(batch)?;
         let OpenDirectory { entries, .. } = self.open.pop().ok_or_else(out_of_order)?;
         self.open_entries -= entries.len();
         let directory = Directory::new(entries)
@@ -131,28 +106,25 @@ fn out_of_order() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use granary_castore::{Castore, MemoryStore};
-
     use super::*;
 
     /// Adds symlinks to the innermost directory until that fails, and returns how many it took.
-    fn fill(builder: &mut TreeBuilder, batch: &mut dyn WriteBatch) -> (usize, Error) {
+    fn fill(builder: &mut TreeBuilder) -> (usize, Error) {
         for number in 0.. {
             if let Err(error) = builder.entry(format!("{number:07}").into_bytes()) {
                 return (number, error);
             }
-            builder.symlink(b"t".to_vec(), batch).expect("an entry was named");
+            builder.symlink(b"t".to_vec()).expect("an entry was named");
         }
         unreachable!("memory would be used up before")
     }
 
     #[test]
     fn entries_have_a_limit() {
-        let mut batch = MemoryStore::default().batch().expect("memory");
         let mut builder = TreeBuilder::default();
         for _ in 0..MAX_OPEN_ENTRIES / MAX_DIRECTORY_ENTRIES {
             builder.directory();
-            let (count, error) = fill(&mut builder, &mut *batch);
+            let (count, error) = fill(&mut builder);
             // The name that leads further down is an entry, too, and makes room for none.
             assert!(MAX_DIRECTORY_ENTRIES - count <= 1, "{count}");
             assert!(matches!(error, Error::TooLarge(_)), "{error}");
@@ -161,7 +133,7 @@ mod tests {
             builder.entry(b"z".to_vec()).expect("there is room for one");
         }
         builder.directory();
-        let (count, error) = fill(&mut builder, &mut *batch);
+        let (count, error) = fill(&mut builder);
         assert_eq!(count, 0, "all directories together are full");
         assert!(matches!(error, Error::TooLarge(_)), "{error}");
     }

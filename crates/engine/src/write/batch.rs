@@ -1,6 +1,6 @@
 //! A batch of writes on the engine.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use granary_castore::{
@@ -240,6 +240,24 @@ impl EngineBatch {
         Ok(())
     }
 
+    /// Says in what the next blobs and literals lie.
+    fn enter(&mut self, archive: &Bytes) -> Result<()> {
+        // A frame that ends with what it lies in is one piece of memory. If much is left for it to be
+        // full, it goes on, which costs a copy.
+        if self.sequence.enter(archive)
+            && self.sequence.len() >= self.engine.frame_sizes.run_bytes / 2
+        {
+            let (raw, objects) = self.sequence.take();
+            self.submit(raw, objects)?;
+        }
+        Ok(())
+    }
+
+    /// Notes literals behind the last blob.
+    fn put_in_between(&mut self, literals: Bytes) -> Result<()> {
+        if self.sequence.put_literals(literals) { Ok(()) } else { self.end_sequence() }
+    }
+
     /// Ends the sequence: what comes next does not lie behind it. It gets a frame of its own if
     /// it is worth one.
     fn end_sequence(&mut self) -> Result<()> {
@@ -397,6 +415,11 @@ impl WriteBatch for EngineBatch {
         Ok(digest)
     }
 
+    fn put_blob_within(&mut self, archive: &Bytes, range: Range<usize>) -> Result<BlobDigest> {
+        self.enter(archive)?;
+        self.put_blob(archive.slice(range))
+    }
+
     fn write(&mut self, mut data: &[u8]) -> Result<()> {
         let Inner { chunker, frame_sizes, .. } = &*self.engine;
         let new_blob = || (OpenBlob::new(*chunker, frame_sizes.run_bytes), ChunkEntries::default());
@@ -426,7 +449,12 @@ impl WriteBatch for EngineBatch {
     }
 
     fn put_literals(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.sequence.put_literals(bytes) { Ok(()) } else { self.end_sequence() }
+        self.put_in_between(Bytes::copy_from_slice(bytes))
+    }
+
+    fn put_literals_within(&mut self, archive: &Bytes, range: Range<usize>) -> Result<()> {
+        self.enter(archive)?;
+        self.put_in_between(archive.slice(range))
     }
 
     fn put_directory(&mut self, directory: &Directory) -> Result<DirectoryDigest> {

@@ -2,22 +2,24 @@
 
 use bytes::Bytes;
 
-/// Bytes of a frame in pieces, in order, each where it came. They are put together on the thread
-/// that compresses them: so they come into the cache of the core that needs them, and whoever
-/// gathers them copies nothing.
+/// Bytes of a frame in pieces, in order, each where it came. Those that are not one piece of memory
+/// are put together on the thread that compresses them: so they come into the cache of the core that
+/// needs them, and whoever gathers them copies nothing.
 #[derive(Debug, Default)]
 pub(super) struct RawFrame {
     pieces: Vec<Bytes>,
 }
 
 impl RawFrame {
-    pub(super) fn with_capacity(pieces: usize) -> Self {
-        Self { pieces: Vec::with_capacity(pieces) }
-    }
-
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.pieces.push(bytes);
+    /// Adds what comes next. If it lies in `archive` right behind the last piece, it becomes a part
+    /// of that.
+    pub(super) fn push(&mut self, bytes: Bytes, archive: &Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.pieces.last_mut() {
+            Some(last) if let Some(joined) = join(last, &bytes, archive) => *last = joined,
+            _ => self.pieces.push(bytes),
         }
     }
 
@@ -33,6 +35,15 @@ impl RawFrame {
         }
         buffer
     }
+}
+
+/// Both pieces as one, if that is how they lie in `archive`.
+fn join(first: &Bytes, second: &Bytes, archive: &Bytes) -> Option<Bytes> {
+    let start = first.as_ptr().addr().checked_sub(archive.as_ptr().addr())?;
+    let middle = start.checked_add(first.len())?;
+    let end = middle.checked_add(second.len())?;
+    let is_behind = archive.get(middle..end)?.as_ptr() == second.as_ptr();
+    is_behind.then(|| archive.slice(start..end))
 }
 
 impl From<Bytes> for RawFrame {
@@ -51,10 +62,34 @@ mod tests {
         let mut buffer = b"what was there before".to_vec();
         assert_eq!(frame.contiguous(&mut buffer), b"");
         for piece in ["one", "", "two", "three"] {
-            frame.push(Bytes::from_static(piece.as_bytes()));
+            frame.push(Bytes::from_static(piece.as_bytes()), &Bytes::new());
         }
         assert_eq!(frame.contiguous(&mut buffer), b"onetwothree");
         assert_eq!(frame.contiguous(&mut buffer), b"onetwothree");
+    }
+
+    #[test]
+    fn neighbours_in_an_archive_are_not_copied() {
+        let archive = Bytes::from(b"one two three four".to_vec());
+        let other = Bytes::from(b"one two three four".to_vec());
+        for (pieces, is_copied) in [
+            (vec![archive.slice(..3), archive.slice(3..8), archive.slice(8..)], false),
+            (vec![archive.slice(4..8), archive.slice(8..8), archive.slice(8..9)], false),
+            (vec![archive.slice(..3), archive.slice(4..)], true),
+            (vec![archive.slice(4..8), archive.slice(..4)], true),
+            (vec![archive.slice(..4), other.slice(4..)], true),
+            (vec![other.slice(..4), archive.slice(4..)], true),
+            (vec![other.slice(..4), other.slice(4..)], true),
+            (vec![archive.slice(..4), archive.slice(4..8), other.slice(8..)], true),
+        ] {
+            let mut frame = RawFrame::default();
+            for piece in &pieces {
+                frame.push(piece.clone(), &archive);
+            }
+            let mut buffer = Vec::new();
+            assert_eq!(frame.contiguous(&mut buffer), pieces.concat());
+            assert_eq!(!buffer.is_empty(), is_copied, "{pieces:?}");
+        }
     }
 
     #[test]

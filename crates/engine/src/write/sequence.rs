@@ -12,21 +12,34 @@ pub(super) struct Sequence {
     objects: Vec<Object>,
     /// The bytes of each object.
     chunks: Vec<Bytes>,
-    /// The literals before each object, one behind the other, and those since the last chunk.
-    literals: Vec<u8>,
-    /// Where those since the last chunk begin.
-    last_literals: usize,
-    /// Bytes from the first chunk to the end of the last.
+    /// From the first chunk to the end of the last.
+    raw: RawFrame,
     len: usize,
+    /// The literals since the last chunk.
+    literals: Vec<Bytes>,
+    literals_len: usize,
+    /// What is added may lie in this, one behind the other, and need not be put together then.
+    archive: Bytes,
 }
 
 impl Sequence {
+    /// Says that what is added next lies in `archive`; true if that is another one than before.
+    pub(super) fn enter(&mut self, archive: &Bytes) -> bool {
+        let is_another =
+            (archive.as_ptr(), archive.len()) != (self.archive.as_ptr(), self.archive.len());
+        if is_another {
+            self.archive = archive.clone();
+        }
+        is_another
+    }
+
     /// Notes literals behind the last chunk; false if there are too many to go on with it, and
     /// then it must be taken. Before the first chunk nothing is noted.
-    pub(super) fn put_literals(&mut self, bytes: &[u8]) -> bool {
-        let fits = u16::try_from(self.last_literals().len() + bytes.len()).is_ok();
+    pub(super) fn put_literals(&mut self, bytes: Bytes) -> bool {
+        let fits = u16::try_from(self.literals_len + bytes.len()).is_ok();
         if fits && !self.is_empty() {
-            self.literals.extend_from_slice(bytes);
+            self.literals_len += bytes.len();
+            self.literals.push(bytes);
         }
         fits || self.is_empty()
     }
@@ -34,16 +47,15 @@ impl Sequence {
     /// Adds a chunk behind the literals.
     pub(super) fn push(&mut self, digest: [u8; 32], bytes: Bytes) {
         let len = u32::try_from(bytes.len()).expect("a chunk is far smaller");
-        let literals = self.last_literals().len();
-        let literals_len = u16::try_from(literals).expect("checked when they came");
+        let literals_len = u16::try_from(self.literals_len).expect("checked when they came");
         self.objects.push(Object { kind: ObjectKind::Chunk, digest, len, literals_len });
-        self.last_literals = self.literals.len();
-        self.len += literals + bytes.len();
+        self.len += self.literals_len + bytes.len();
+        for literals in self.literals.drain(..) {
+            self.raw.push(literals, &self.archive);
+        }
+        self.literals_len = 0;
+        self.raw.push(bytes.clone(), &self.archive);
         self.chunks.push(bytes);
-    }
-
-    fn last_literals(&self) -> &[u8] {
-        &self.literals[self.last_literals..]
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,23 +69,22 @@ impl Sequence {
 
     /// The raw bytes of the frame, and what lies in it; the sequence is empty then.
     pub(super) fn take(&mut self) -> (RawFrame, Vec<Object>) {
-        let Self { objects, chunks, literals, .. } = std::mem::take(self);
-        let mut literals = Bytes::from(literals);
-        let mut raw = RawFrame::with_capacity(2 * objects.len());
-        for (object, bytes) in objects.iter().zip(chunks) {
-            raw.push(literals.split_to(object.literals_len.into()));
-            raw.push(bytes);
-        }
+        let Self { objects, raw, .. } = self.take_all();
         (raw, objects)
     }
 
     /// The chunks one by one, without literals; the sequence is empty then.
     pub(super) fn take_loose(&mut self) -> impl Iterator<Item = (Object, Bytes)> + use<> {
-        let Self { objects, chunks, .. } = std::mem::take(self);
+        let Self { objects, chunks, .. } = self.take_all();
         objects
             .into_iter()
             .zip(chunks)
             .map(|(object, bytes)| (Object { literals_len: 0, ..object }, bytes))
+    }
+
+    fn take_all(&mut self) -> Self {
+        let archive = self.archive.clone();
+        std::mem::replace(self, Self { archive, ..Self::default() })
     }
 }
 
@@ -84,12 +95,12 @@ mod tests {
     #[test]
     fn a_sequence_begins_and_ends_with_a_chunk() {
         let mut sequence = Sequence::default();
-        assert!(sequence.put_literals(b"before the first"));
+        assert!(sequence.put_literals(Bytes::from_static(b"before the first")));
         sequence.push([1; 32], Bytes::from_static(b"one"));
-        assert!(sequence.put_literals(b"bet"));
-        assert!(sequence.put_literals(b"ween"));
+        assert!(sequence.put_literals(Bytes::from_static(b"bet")));
+        assert!(sequence.put_literals(Bytes::from_static(b"ween")));
         sequence.push([2; 32], Bytes::from_static(b"two"));
-        assert!(sequence.put_literals(b"behind the last"));
+        assert!(sequence.put_literals(Bytes::from_static(b"behind the last")));
         assert_eq!(sequence.len(), 3 + 7 + 3);
         let (raw, objects) = sequence.take();
         assert_eq!(raw.contiguous(&mut Vec::new()), b"onebetweentwo");
@@ -102,10 +113,36 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_one_archive_is_one_piece_of_it() {
+        let archive = Bytes::from(b"headonebetweentwo".to_vec());
+        let other = Bytes::from(b"behindthree".to_vec());
+        let mut sequence = Sequence::default();
+        assert!(sequence.enter(&archive));
+        assert!(sequence.put_literals(archive.slice(..4)));
+        sequence.push([1; 32], archive.slice(4..7));
+        assert!(!sequence.enter(&archive), "it lies in it already");
+        assert!(sequence.put_literals(archive.slice(7..10)));
+        assert!(sequence.put_literals(archive.slice(10..14)));
+        sequence.push([2; 32], archive.slice(14..));
+        let mut buffer = Vec::new();
+        let (raw, _) = sequence.take();
+        assert_eq!(raw.contiguous(&mut buffer).as_ptr(), archive[4..].as_ptr());
+        assert_eq!(raw.contiguous(&mut buffer), b"onebetweentwo");
+
+        // Over the end of one.
+        sequence.push([2; 32], archive.slice(14..));
+        assert!(sequence.enter(&other));
+        assert!(sequence.put_literals(other.slice(..6)));
+        sequence.push([3; 32], other.slice(6..));
+        let (raw, _) = sequence.take();
+        assert_eq!(raw.contiguous(&mut buffer), b"twobehindthree");
+    }
+
+    #[test]
     fn loose_chunks_have_no_literals() {
         let mut sequence = Sequence::default();
         sequence.push([1; 32], Bytes::from_static(b"one"));
-        assert!(sequence.put_literals(b"between"));
+        assert!(sequence.put_literals(Bytes::from_static(b"between")));
         sequence.push([2; 32], Bytes::from_static(b"two"));
         let loose: Vec<_> = sequence.take_loose().collect();
         assert!(loose.iter().all(|(object, _)| object.literals_len == 0));
@@ -115,11 +152,11 @@ mod tests {
     #[test]
     fn more_literals_than_a_record_can_say_are_refused() {
         let mut sequence = Sequence::default();
-        let most = vec![b'x'; usize::from(u16::MAX)];
+        let most = Bytes::from(vec![b'x'; usize::from(u16::MAX)]);
         sequence.push([1; 32], Bytes::from_static(b"one"));
-        assert!(sequence.put_literals(&most));
+        assert!(sequence.put_literals(most.clone()));
         sequence.push([2; 32], Bytes::from_static(b"two"));
-        assert!(sequence.put_literals(&most));
-        assert!(!sequence.put_literals(b"x"));
+        assert!(sequence.put_literals(most.clone()));
+        assert!(!sequence.put_literals(Bytes::from_static(b"x")));
     }
 }

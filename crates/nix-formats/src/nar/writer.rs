@@ -204,6 +204,11 @@ impl<W: Write> Writer<W> {
         Ok(self.sink)
     }
 
+    /// Whether a directory is open: then the end of a node is to be followed by that of its entry.
+    pub fn is_within_directory(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// How long the archive is so far, contents that were skipped included.
     pub const fn position(&self) -> u64 {
         self.position

@@ -1,8 +1,8 @@
 //! Trees of the file system into blobs and directories, in one pass.
 //!
-//! One thread walks and reads ahead ([`walker`]), another hashes the NAR ([`nar_hash`]); the
-//! calling thread gives the contents to the batch, which does its own work in the background.
-//! Between them are bounded queues of steps ([`step`]).
+//! One thread walks and reads ahead, file by file into the NAR ([`walker`]), another hashes that
+//! ([`nar_hash`]); the calling thread gives the contents to the batch, which does its own work in the
+//! background. Between them are bounded queues of pieces of the NAR and the steps in them ([`step`]).
 
 mod error;
 mod step;
@@ -12,7 +12,10 @@ mod walker;
 
 use std::{
     path::Path,
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     thread,
 };
 
@@ -58,7 +61,7 @@ pub fn ingest_path(
     let no_thread = |source| ImportError::file("start a thread for", path, source);
     let (storing, to_store) = mpsc::sync_channel(QUEUE_PACKETS);
     let (hashing, to_hash) = mpsc::sync_channel(QUEUE_PACKETS);
-    let steps = StepSender::new(storing, hashing);
+    let steps = StepSender::new(storing, hashing)?;
     thread::scope(|scope| {
         thread::Builder::new()
             .name("import-read".to_owned())
@@ -71,7 +74,7 @@ pub fn ingest_path(
             .spawn_scoped(scope, move || nar_hash::hash(&to_hash))
             .map_err(no_thread)?;
         let tree = consume(to_store, batch, observer)?;
-        let nar = nar.join().map_err(|_| Error::unavailable("the hashing thread panicked"))??;
+        let nar = nar.join().map_err(|_| Error::unavailable("the hashing thread panicked"))?;
         Ok(IngestedNar { node: tree.finish()?, nar })
     })
 }
@@ -168,15 +171,13 @@ fn file_name(path: &Path) -> Result<String, ImportError> {
 
 /// Takes the steps of the walker to the batch and the directories.
 fn consume(
-    packets: Receiver<Result<Packet, ImportError>>,
+    packets: Receiver<Result<Arc<Packet>, ImportError>>,
     batch: &mut dyn WriteBatch,
     observer: &dyn ImportObserver,
 ) -> Result<TreeBuilder, ImportError> {
     let mut consumer = Consumer { tree: TreeBuilder::default(), batch, observer };
     for packet in packets {
-        for step in packet?.iter() {
-            consumer.step(step)?;
-        }
+        consumer.packet(&*packet?)?;
     }
     Ok(consumer.tree)
 }
@@ -188,30 +189,42 @@ struct Consumer<'a> {
 }
 
 impl Consumer<'_> {
-    fn step(&mut self, step: &Step) -> Result<(), ImportError> {
-        match step {
-            Step::Directory => self.tree.directory(),
-            Step::Entry { name } => self.tree.entry(name.clone())?,
-            Step::EndDirectory => self.tree.end_directory(self.batch)?,
-            Step::Symlink { target } => self.tree.symlink(target.clone(), self.batch)?,
-            Step::File { executable, contents } => {
-                let size_bytes = contents.len() as u64;
-                self.tree.file(*executable, size_bytes, self.batch)?;
-                self.observer.data(size_bytes);
-                let digest = self.batch.put_blob(contents.clone())?;
-                self.end_file(digest)?;
+    fn packet(&mut self, Packet { nar, steps }: &Packet) -> Result<(), ImportError> {
+        // Contents up to there, and what lies before them, were given to the batch.
+        let mut done = 0;
+        for step in steps {
+            match step {
+                Step::Directory => self.tree.directory(),
+                Step::Entry { name } => self.tree.entry(name.clone())?,
+                Step::EndDirectory => self.tree.end_directory(self.batch)?,
+                Step::Symlink { target } => self.tree.symlink(target.clone())?,
+                Step::File { executable, contents } => {
+                    self.tree.file(*executable, contents.len() as u64);
+                    self.batch.put_literals_within(nar, done..contents.start)?;
+                    done = contents.end;
+                    let digest = self.batch.put_blob_within(nar, contents.clone())?;
+                    self.observer.data(contents.len() as u64);
+                    self.end_file(digest)?;
+                }
+                Step::LargeFile { executable, size_bytes } => {
+                    self.tree.file(*executable, *size_bytes);
+                }
+                Step::Data(data) => {
+                    if done < data.start {
+                        self.batch.put_literals_within(nar, done..data.start)?;
+                    }
+                    done = data.end;
+                    self.batch.write(&nar[data.clone()])?;
+                    self.observer.data(data.len() as u64);
+                }
+                Step::EndLargeFile => {
+                    let digest = self.batch.finish_blob()?;
+                    self.end_file(digest)?;
+                }
             }
-            Step::LargeFile { executable, size_bytes } => {
-                self.tree.file(*executable, *size_bytes, self.batch)?;
-            }
-            Step::Data(data) => {
-                self.batch.write(data)?;
-                self.observer.data(data.len() as u64);
-            }
-            Step::EndLargeFile => {
-                let digest = self.batch.finish_blob()?;
-                self.end_file(digest)?;
-            }
+        }
+        if done < nar.len() {
+            self.batch.put_literals_within(nar, done..nar.len())?;
         }
         Ok(())
     }

@@ -10,16 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use rustix::{
-    buffer::spare_capacity,
     fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, openat, readlinkat, statat},
     io::{Errno, read, retry_on_intr},
 };
 
 use super::{
     ImportError,
-    step::{Step, StepSender, Stopped},
+    step::{SendError, StepSender},
 };
 use crate::{MAX_OPEN_ENTRIES, MAX_WHOLE_FILE_BYTES};
 
@@ -49,23 +47,25 @@ enum Failure {
     Import(ImportError),
 }
 
-impl From<Stopped> for Failure {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Stopped => Self::Stopped,
+            SendError::Nar(error) => Self::Import(error.into()),
+        }
     }
 }
 
 /// What went wrong with one file, before it is known where that is.
-#[derive(Clone, Copy)]
 enum Wrong {
     Errno(&'static str, Errno),
     Changed,
-    Stopped,
+    Send(SendError),
 }
 
-impl From<Stopped> for Wrong {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
+impl From<SendError> for Wrong {
+    fn from(error: SendError) -> Self {
+        Self::Send(error)
     }
 }
 
@@ -100,7 +100,7 @@ impl Walker<'_> {
         while let Some(directory) = self.open.last_mut() {
             match directory.entries.pop() {
                 Some((name, kind)) => {
-                    self.steps.push(Step::Entry { name: name.as_bytes().to_vec() })?;
+                    self.steps.entry(name.as_bytes())?;
                     self.node(name, kind)?;
                 }
                 None => self.leave()?,
@@ -126,7 +126,7 @@ impl Walker<'_> {
 
     /// Opens a directory and reads its names.
     fn enter(&mut self, name: CString) -> Result<(), Failure> {
-        self.steps.push(Step::Directory)?;
+        self.steps.directory()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(innermost(&self.open), &name, flags, Mode::empty())
             .map_err(|errno| Wrong::Errno("open", errno))
@@ -158,7 +158,7 @@ impl Walker<'_> {
     /// Ends the innermost directory, and opens the one above again if it was closed.
     fn leave(&mut self) -> Result<(), Failure> {
         let left = self.open.pop();
-        self.steps.push(Step::EndDirectory)?;
+        self.steps.end_directory()?;
         if let (Some(OpenDirectory { handle: Handle::Open(below), .. }), Some(above)) =
             (left, self.open.last_mut())
             && let Handle::Closed(device, inode) = above.handle
@@ -186,7 +186,7 @@ impl Walker<'_> {
     fn failure(&self, name: Option<&CStr>, wrong: Wrong) -> Failure {
         let path = self.path(name);
         Failure::Import(match wrong {
-            Wrong::Stopped => return Failure::Stopped,
+            Wrong::Send(error) => return error.into(),
             Wrong::Errno(action, errno) => ImportError::File { action, path, source: errno.into() },
             Wrong::Changed => ImportError::Changed { path },
         })
@@ -238,7 +238,7 @@ fn read_symlink(
 ) -> Result<(), Wrong> {
     let target = readlinkat(directory, name, Vec::new())
         .map_err(|errno| Wrong::Errno("read the symlink", errno))?;
-    Ok(steps.push(Step::Symlink { target: target.into_bytes() })?)
+    Ok(steps.symlink(target.as_bytes())?)
 }
 
 fn read_file(directory: BorrowedFd<'_>, name: &CStr, steps: &mut StepSender) -> Result<(), Wrong> {
@@ -255,45 +255,45 @@ fn read_file(directory: BorrowedFd<'_>, name: &CStr, steps: &mut StepSender) -> 
     if let Ok(size) = usize::try_from(size_bytes)
         && size <= MAX_WHOLE_FILE_BYTES
     {
-        let contents = read_whole(&fd, size)?;
-        return Ok(steps.push(Step::File { executable, contents })?);
+        return steps.file(executable, size, |room| read_whole(&fd, room));
     }
-    steps.push(Step::LargeFile { executable, size_bytes })?;
+    steps.large_file(executable, size_bytes)?;
     let mut left = size_bytes;
     while left > 0 {
         let wanted = usize::try_from(left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
-        let mut data = Vec::with_capacity(wanted);
-        if read_more(&fd, &mut data)? == 0 {
+        let read = steps.data(wanted, |room| read_more(&fd, room))?;
+        if read == 0 {
             return Err(Wrong::Changed);
         }
-        left -= data.len() as u64;
-        steps.push(Step::Data(data.into()))?;
+        left -= read as u64;
     }
-    if read_more(&fd, &mut Vec::with_capacity(1))? > 0 {
+    if read_more(&fd, &mut [0])? > 0 {
         return Err(Wrong::Changed);
     }
-    Ok(steps.push(Step::EndLargeFile)?)
+    Ok(steps.end_large_file()?)
 }
 
-/// Reads a file that is to have `size` bytes.
-fn read_whole(fd: &OwnedFd, size: usize) -> Result<Bytes, Wrong> {
+/// Reads a file that is to have one byte less than there is room for.
+fn read_whole(fd: &OwnedFd, room: &mut [u8]) -> Result<(), Wrong> {
     // With room for one byte more, one read shows both that all came and that no more is
     // there.
-    let mut contents = Vec::with_capacity(size + 1);
+    let size = room.len() - 1;
+    let mut len = 0;
     loop {
-        let read = read_more(fd, &mut contents)?;
-        if contents.len() == size {
-            return Ok(contents.into());
+        let read = read_more(fd, &mut room[len..])?;
+        len += read;
+        if len == size {
+            return Ok(());
         }
-        if read == 0 || contents.len() > size {
+        if read == 0 || len > size {
             return Err(Wrong::Changed);
         }
     }
 }
 
-/// Reads once, into the room that `buffer` has; 0 at the end.
-fn read_more(fd: &OwnedFd, buffer: &mut Vec<u8>) -> Result<usize, Wrong> {
-    retry_on_intr(|| read(fd, spare_capacity(buffer))).map_err(|errno| Wrong::Errno("read", errno))
+/// Reads once; 0 at the end.
+fn read_more(fd: &OwnedFd, room: &mut [u8]) -> Result<usize, Wrong> {
+    retry_on_intr(|| read(fd, &mut *room)).map_err(|errno| Wrong::Errno("read", errno))
 }
 
 /// Opens the directory above `below`, which must be the one that was closed.

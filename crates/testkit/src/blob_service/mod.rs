@@ -22,9 +22,9 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Castore>) {
         few_chunks_or_none, random_parts, readers_are_independent,
     };
     use writing::{
-        contents_come_back, dropping_breaks_nothing, empty_batch, framing_has_no_effect,
-        literals_have_no_effect, many_small_blobs, no_put_while_writing, same_blob_twice,
-        several_writers, unfinished, visible_after_commit,
+        archives_have_no_effect, contents_come_back, dropping_breaks_nothing, empty_batch,
+        framing_has_no_effect, literals_have_no_effect, many_small_blobs, no_put_while_writing,
+        same_blob_twice, several_writers, unfinished, visible_after_commit,
     };
     checks::run(
         "blob_service",
@@ -35,6 +35,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Castore>) {
             visible_after_commit,
             framing_has_no_effect,
             literals_have_no_effect,
+            archives_have_no_effect,
             same_blob_twice,
             many_small_blobs,
             several_writers,

@@ -64,6 +64,50 @@ pub(super) fn literals_have_no_effect(store: &Store) {
     }
 }
 
+/// Blobs that lie in pieces of an archive, with literals around them and others that do not, of which
+/// some are there already.
+pub(super) fn archives_have_no_effect(store: &Store) {
+    let mut random = Random::new(10);
+    let known = random.compressible(3_000);
+    put(store, &known);
+    let mut blobs = Vec::new();
+    let mut batch = store.batch().expect("a batch");
+    for (number, least) in [1 << 10, 2 << 20, 900_000, 300_000, 700_000].into_iter().enumerate() {
+        let mut archive = Vec::new();
+        let mut ranges = Vec::new();
+        while archive.len() < least {
+            archive.extend(random.incompressible(ranges.len() % 9));
+            let start = archive.len();
+            let len = [0, 5, 700, 20_000, 90_000, 400_000][random.below(6)];
+            archive.extend(random.compressible(len));
+            ranges.push(start..archive.len());
+            if ranges.len() % 20 == 0 {
+                archive.extend_from_slice(&known);
+                ranges.push(archive.len() - known.len()..archive.len());
+            }
+        }
+        archive.extend(random.incompressible(if number == 2 { 70_000 } else { 10 }));
+        let archive = Bytes::from(archive);
+        let mut done = 0;
+        for range in ranges {
+            batch.put_literals_within(&archive, done..range.start).expect("literals are taken");
+            done = range.end;
+            let blob = archive.slice(range.clone());
+            let digest = batch.put_blob_within(&archive, range).expect("a blob is taken");
+            assert_eq!(digest, BlobDigest::of(&blob));
+            blobs.push(blob);
+        }
+        batch.put_literals_within(&archive, done..archive.len()).expect("literals are taken");
+        let other = random.compressible(40_000);
+        batch.put_blob(other.clone().into()).expect("a blob is taken");
+        blobs.push(other.into());
+    }
+    batch.commit().expect("a batch is committed");
+    for blob in &blobs {
+        assert_stored(store, blob);
+    }
+}
+
 pub(super) fn framing_has_no_effect(store: &Store) {
     let mut random = Random::new(3);
     let mut contents = random.compressible(700_000);
