@@ -22,48 +22,84 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Writes all of `data` at `offset` of `file`, which is open for writing, whole blocks of it around
-/// the page cache. Where that cannot be, all of it goes through the page cache.
-pub(super) fn write_all_at(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+/// Writes all `pieces` at `offset` of `file`, which is open for writing, one behind the other, whole
+/// blocks of them around the page cache. Where that cannot be, all of it goes through the page cache.
+pub(super) fn write_all_at(file: &File, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
     let cached = |data: &[u8], offset| file.write_all_at(data, offset);
     match reopen(file) {
         Some(direct) => {
-            write_around(data, offset, cached, |data, offset| direct.write_all_at(data, offset))
+            write_around(pieces, offset, cached, |data, offset| direct.write_all_at(data, offset))
         }
-        None => cached(data, offset),
+        None => write_around(pieces, offset, cached, cached),
     }
 }
 
 /// Writes whole blocks by `direct`, the rest by `cached`.
 fn write_around(
-    data: &[u8],
+    pieces: &[&[u8]],
     offset: u64,
     cached: impl Fn(&[u8], u64) -> io::Result<()>,
     direct: impl Fn(&[u8], u64) -> io::Result<()>,
 ) -> io::Result<()> {
+    let len: usize = pieces.iter().map(|piece| piece.len()).sum();
     // Blocks that are only in part of this write go through the page cache, since the rest of
     // them may be there.
     let before = offset.next_multiple_of(BLOCK_BYTES as u64) - offset;
-    let before = usize::try_from(before).map_or(data.len(), |before| before.min(data.len()));
-    let (first, rest) = data.split_at(before);
-    let (blocks, last) = rest.split_at(rest.len() - rest.len() % BLOCK_BYTES);
-    cached(first, offset)?;
-    let mut at = offset + first.len() as u64;
+    let before = usize::try_from(before).map_or(len, |before| before.min(len));
+    let behind = (len - before) % BLOCK_BYTES;
+    let mut pieces = Pieces { pieces, first: &[] };
+    let mut at = offset;
     BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(DIRECT_WRITE_BYTES + BLOCK_BYTES, 0);
         let aligned = buffer.as_ptr().align_offset(BLOCK_BYTES);
-        for piece in blocks.chunks(DIRECT_WRITE_BYTES) {
-            let copy = &mut buffer[aligned..][..piece.len()];
-            copy.copy_from_slice(piece);
-            match direct(copy, at) {
+        let mut write = |len, are_blocks| {
+            let data = &mut buffer[aligned..][..len];
+            pieces.take(data);
+            match if are_blocks { direct(data, at) } else { cached(data, at) } {
                 // The disk wants larger blocks, or wrote a part that does not end with one.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => cached(piece, at)?,
+                Err(error) if are_blocks && error.kind() == io::ErrorKind::InvalidInput => {
+                    cached(data, at)?;
+                }
                 written => written?,
             }
-            at += piece.len() as u64;
+            at += len as u64;
+            Ok(())
+        };
+        write(before, false)?;
+        let mut blocks = len - before - behind;
+        while blocks > 0 {
+            let len = blocks.min(DIRECT_WRITE_BYTES);
+            write(len, true)?;
+            blocks -= len;
         }
-        cached(last, at)
+        write(behind, false)
     })
+}
+
+/// Bytes that lie in several pieces.
+struct Pieces<'a> {
+    pieces: &'a [&'a [u8]],
+    /// What is left of the one before.
+    first: &'a [u8],
+}
+
+impl Pieces<'_> {
+    /// Takes the next bytes, of which there must be as many as `into` has.
+    fn take(&mut self, mut into: &mut [u8]) {
+        while !into.is_empty() {
+            if self.first.is_empty() {
+                let [first, rest @ ..] = self.pieces else {
+                    unreachable!("whoever takes has counted them");
+                };
+                (self.first, self.pieces) = (first, rest);
+            }
+            let len = into.len().min(self.first.len());
+            let (filled, rest) = into.split_at_mut(len);
+            filled.copy_from_slice(&self.first[..len]);
+            self.first = &self.first[len..];
+            into = rest;
+        }
+    }
 }
 
 /// The same file, to be written around the page cache; `None` if that cannot be had, most likely
@@ -112,6 +148,22 @@ mod tests {
         }
     }
 
+    /// Some pieces of it, shorter and longer than blocks and than what is written at a time.
+    fn divided(mut data: &[u8]) -> Vec<&[u8]> {
+        let mut pieces = Vec::new();
+        for len in
+            [64, 0, 1, 5_000, 100, DIRECT_WRITE_BYTES + 300, 3 * BLOCK_BYTES].into_iter().cycle()
+        {
+            let (piece, rest) = data.split_at(len.min(data.len()));
+            pieces.push(piece);
+            data = rest;
+            if data.is_empty() {
+                return pieces;
+            }
+        }
+        unreachable!("the lengths have no end")
+    }
+
     fn temporary_file() -> File {
         NamedTempFile::new().expect("a temporary file").into_file()
     }
@@ -132,7 +184,7 @@ mod tests {
             let mut expected = vec![b'x'; offset + len + 5000];
             file.write_all_at(&expected, 0).expect("written");
             expected[offset..offset + len].copy_from_slice(&data[..len]);
-            write_all_at(&file, &data[..len], offset as u64).expect("written");
+            write_all_at(&file, &divided(&data[..len]), offset as u64).expect("written");
             assert!(contents(&file) == expected, "{len} bytes at {offset}");
         });
     }
@@ -143,7 +195,7 @@ mod tests {
         let data = Random::new(2).incompressible(2 * DIRECT_WRITE_BYTES + 10);
         let mut expected = Vec::new();
         for _ in 0..3 {
-            write_all_at(&file, &data, expected.len() as u64).expect("written");
+            write_all_at(&file, &divided(&data), expected.len() as u64).expect("written");
             expected.extend_from_slice(&data);
         }
         assert!(contents(&file) == expected);
@@ -198,7 +250,7 @@ mod tests {
                 assert!(places.iter().all(|place| place % BLOCK_BYTES as u64 == 0), "{places:?}");
                 Written::note(&written.direct)(data, at)
             };
-            write_around(data, offset, cached, direct).expect("written");
+            write_around(&divided(data), offset, cached, direct).expect("written");
             assert!(written.all(offset) == data);
             assert!(Written::len(&written.cached) < 2 * BLOCK_BYTES);
         });
@@ -212,7 +264,7 @@ mod tests {
             let written = Written::default();
             let cached = Written::note(&written.cached);
             let direct = |_: &[u8], _| Err(io::ErrorKind::InvalidInput.into());
-            write_around(data, offset, cached, direct).expect("written");
+            write_around(&divided(data), offset, cached, direct).expect("written");
             assert!(written.all(offset) == data);
         });
     }
@@ -223,9 +275,9 @@ mod tests {
         let written = |_: &[u8], _| Ok(());
         let full = |_: &[u8], _| Err(io::ErrorKind::StorageFull.into());
         for error in [
-            write_around(&data, 0, written, full).expect_err("the blocks were not"),
-            write_around(&data, 1, full, written).expect_err("the first bytes were not"),
-            write_around(&data[1..], 0, full, written).expect_err("the last bytes were not"),
+            write_around(&[&data], 0, written, full).expect_err("the blocks were not"),
+            write_around(&[&data], 1, full, written).expect_err("the first bytes were not"),
+            write_around(&[&data[1..]], 0, full, written).expect_err("the last bytes were not"),
         ] {
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }

@@ -62,6 +62,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()>;
 
+    /// Writes all `pieces` at `offset`, one behind the other, as if they were one.
+    fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> DiskResult<()> {
+        self.write_at(&pieces.concat(), offset)
+    }
+
     /// Makes contents and length durable.
     fn sync(&self) -> DiskResult<()>;
 

@@ -153,10 +153,15 @@ impl DiskFile for OsFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
-        let written = if data.len() < MIN_DIRECT_BYTES {
-            self.file.write_all_at(data, offset)
-        } else {
-            direct::write_all_at(&self.file, data, offset)
+        self.write_pieces_at(&[data], offset)
+    }
+
+    fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> DiskResult<()> {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let written = match pieces {
+            _ if len >= MIN_DIRECT_BYTES => direct::write_all_at(&self.file, pieces, offset),
+            [only] => self.file.write_all_at(only, offset),
+            _ => self.file.write_all_at(&pieces.concat(), offset),
         };
         written.map_err(failed("write", &self.path))
     }

@@ -38,7 +38,8 @@ pub(crate) use record::{
     ValueRecord,
 };
 pub(crate) use segment::{
-    MAX_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SegmentBuilder, SegmentHeader, Stamp, check_frames,
+    MAX_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, Segment, SegmentBuilder, SegmentHeader, Stamp,
+    check_frames,
 };
 
 /// The checksum of stored bytes: the first 8 bytes of their BLAKE3.

@@ -130,10 +130,10 @@ pub(crate) fn check_frames(bytes: &[u8]) -> Result<(), Malformed> {
 }
 
 /// A segment being put together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SegmentBuilder {
-    /// Room for the header, then the frames.
-    frames: Vec<u8>,
+    frames: Vec<StoredFrame>,
+    frames_len: usize,
     records: Vec<Record>,
     /// Of variable parts of the records.
     record_bytes: usize,
@@ -141,38 +141,14 @@ pub(crate) struct SegmentBuilder {
     values: HashMap<(u8, Vec<u8>), usize>,
 }
 
-impl Default for SegmentBuilder {
-    fn default() -> Self {
-        Self {
-            frames: vec![0; SEGMENT_HEADER_BYTES],
-            records: Vec::new(),
-            record_bytes: 0,
-            values: HashMap::new(),
-        }
-    }
-}
-
 impl SegmentBuilder {
-    /// Has it use the memory of a segment that was written: to grow to that size anew costs as much
-    /// as to copy all of it once more. Of no use if it has begun.
-    pub(crate) fn reuse(&mut self, mut bytes: Vec<u8>) {
-        if self.is_empty() {
-            bytes.truncate(SEGMENT_HEADER_BYTES);
-            self.frames = bytes;
-        }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// Bytes in frames and records so far, about.
     pub(crate) fn len(&self) -> usize {
-        self.frames.len() + self.record_bytes
-    }
-
-    fn frames_len(&self) -> usize {
-        self.frames.len() - SEGMENT_HEADER_BYTES
+        SEGMENT_HEADER_BYTES + self.frames_len + self.record_bytes
     }
 
     pub(crate) fn record_count(&self) -> usize {
@@ -180,10 +156,11 @@ impl SegmentBuilder {
     }
 
     /// Adds a frame and what lies in it.
-    pub(crate) fn push_frame(&mut self, frame: &StoredFrame, objects: Vec<Object>) {
-        let offset = len_u32(self.frames_len());
-        self.frames.extend_from_slice(&frame.bytes);
+    pub(crate) fn push_frame(&mut self, frame: StoredFrame, objects: Vec<Object>) {
+        let offset = len_u32(self.frames_len);
         let frame_len = len_u32(frame.bytes.len());
+        self.frames_len += frame.bytes.len();
+        self.frames.push(frame);
         self.record_bytes += objects.len() * size_of::<Object>();
         self.records.push(Record::Frame(FrameObjects { offset, frame_len, objects }));
     }
@@ -205,22 +182,36 @@ impl SegmentBuilder {
         }
     }
 
-    /// The bytes of the segment, and its records.
-    pub(crate) fn finish(self, stamp: Stamp, store_id: StoreId) -> (Vec<u8>, Vec<Record>) {
-        let mut encoded = Vec::new();
+    /// The segment, and its records.
+    pub(crate) fn finish(self, stamp: Stamp, store_id: StoreId) -> (Segment, Vec<Record>) {
+        let mut records = Vec::new();
         for record in &self.records {
-            record.encode(&mut encoded);
+            record.encode(&mut records);
         }
         let header = SegmentHeader {
             stamp,
-            frames_len: len_u32(self.frames_len()),
-            records_len: len_u32(encoded.len()),
-            records_checksum: checksum(&[&encoded]),
+            frames_len: len_u32(self.frames_len),
+            records_len: len_u32(records.len()),
+            records_checksum: checksum(&[&records]),
         };
-        let mut bytes = self.frames;
-        bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode(store_id));
-        bytes.extend_from_slice(&encoded);
-        (bytes, self.records)
+        let header = header.encode(store_id);
+        (Segment { header, frames: self.frames, records }, self.records)
+    }
+}
+
+/// A segment as it is written.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    header: [u8; SEGMENT_HEADER_BYTES],
+    frames: Vec<StoredFrame>,
+    records: Vec<u8>,
+}
+
+impl Segment {
+    /// Its bytes, each frame where it was compressed: put together, they would be copied once more.
+    pub(crate) fn pieces(&self) -> Vec<&[u8]> {
+        let frames = self.frames.iter().map(|frame| &frame.bytes[..]);
+        [&self.header[..]].into_iter().chain(frames).chain([&self.records[..]]).collect()
     }
 }
 
@@ -236,10 +227,7 @@ mod tests {
     const STAMP: Stamp = Stamp { epoch: 1, writer: 2, sequence: 3 };
 
     fn segment() -> Vec<u8> {
-        segment_in(SegmentBuilder::default())
-    }
-
-    fn segment_in(mut builder: SegmentBuilder) -> Vec<u8> {
+        let mut builder = SegmentBuilder::default();
         let mut compressor = Compressor::new(Compression::default()).expect("valid");
         assert!(builder.is_empty());
         for raw in [&b"one"[..], b"three"] {
@@ -247,13 +235,13 @@ mod tests {
             let (kind, len) = (ObjectKind::Chunk, len_u32(raw.len()));
             let object = Object { kind, digest, len, literals_len: 0 };
             let frame = StoredFrame::compress(raw, &[object], &mut compressor);
-            builder.push_frame(&frame, vec![object]);
+            builder.push_frame(frame, vec![object]);
         }
         let value = ValueRecord { place: STAMP, kind: 1, key: b"k".to_vec(), value: None };
         let older = ValueRecord { value: Some(b"older".to_vec()), ..value.clone() };
         builder.set_value(older);
         builder.set_value(value);
-        builder.finish(STAMP, STORE).0
+        builder.finish(STAMP, STORE).0.pieces().concat()
     }
 
     fn check(bytes: &[u8]) -> Result<Vec<Record>, Malformed> {
@@ -288,17 +276,6 @@ mod tests {
         let records = check(&bytes).expect("valid");
         assert_eq!(records.len(), 3);
         assert!(matches!(&records[1], Record::Frame(frame) if frame.offset == 27));
-    }
-
-    #[test]
-    fn the_memory_of_another_changes_nothing() {
-        for other in [segment(), vec![b'x'; 10_000]] {
-            let place = other.as_ptr();
-            let mut builder = SegmentBuilder::default();
-            builder.reuse(other);
-            let bytes = segment_in(builder);
-            assert_eq!((&bytes, bytes.as_ptr()), (&segment(), place));
-        }
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Appender {
         for object in objects.iter().filter(|object| object.kind != ObjectKind::Duplicate) {
             self.note_replaced(&ObjectKey::of(object));
         }
-        self.segment.push_frame(&frame, objects);
+        self.segment.push_frame(frame, objects);
     }
 
     fn move_blob(&mut self, pack: u32, blob: BlobRecord) {

@@ -6,7 +6,7 @@ use granary_castore::Result;
 
 use crate::{
     disk::{Disk, DiskFile, DiskResult},
-    format::{Footer, PACK_HEADER_BYTES, PackHeader, StoreId},
+    format::{Footer, PACK_HEADER_BYTES, PackHeader, Segment, StoreId},
     packs::{PACKS_DIR, PackId},
 };
 
@@ -60,14 +60,15 @@ impl Tail {
 
     /// Appends a segment, without a sync, and returns where it begins. If that fails, the
     /// pack ends where it ended before.
-    pub(crate) fn append(&mut self, segment: &[u8]) -> DiskResult<u64> {
+    pub(crate) fn append(&mut self, segment: &Segment) -> DiskResult<u64> {
         let offset = self.len;
-        if let Err(error) = self.file.write_at(segment, offset) {
+        let pieces = segment.pieces();
+        if let Err(error) = self.file.write_pieces_at(&pieces, offset) {
             self.cut();
             return Err(error);
         }
         self.segment_offsets.push(offset);
-        self.len += segment.len() as u64;
+        self.len += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         Ok(offset)
     }
 

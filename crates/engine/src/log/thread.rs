@@ -297,7 +297,7 @@ impl Appender {
 
     fn take_part(&mut self, part: Part) {
         match part {
-            Part::Frame { frame, objects } => self.take_frame(&frame, objects),
+            Part::Frame { frame, objects } => self.take_frame(frame, objects),
             Part::Loose(objects) => {
                 for object in objects {
                     self.take_loose(object);
@@ -333,7 +333,7 @@ impl Appender {
         }
     }
 
-    fn take_frame(&mut self, frame: &StoredFrame, mut objects: Vec<Object>) {
+    fn take_frame(&mut self, frame: StoredFrame, mut objects: Vec<Object>) {
         // Between the look-up of whoever made the frame and now, another may have brought
         // the same. A frame is kept if anything in it is new.
         for object in &mut objects {
@@ -394,7 +394,7 @@ impl Appender {
         }
         self.loose_bytes = 0;
         let frame = StoredFrame::compress(&raw, &objects, &mut self.compressor);
-        self.segment.push_frame(&frame, objects);
+        self.segment.push_frame(frame, objects);
     }
 
     /// Closes the segment and appends it to the pack. On failure the segment is lost, and
@@ -432,12 +432,13 @@ impl Appender {
         // long as that takes nothing, because the disk is full, nothing is lost by refusing it.
         self.index.make_room()?;
         let stamp = self.next_place();
-        let (bytes, records) = segment.finish(stamp, self.state.store_id);
+        let (segment, records) = segment.finish(stamp, self.state.store_id);
         if self.tail.is_none() {
             self.tail = Some(self.create_pack()?);
         }
         let tail = self.tail.as_mut().expect("it was made above if there was none");
-        let offset = tail.append(&bytes)?;
+        let offset = tail.append(&segment)?;
+        drop(segment);
         self.state.watermark = Watermark { pack: tail.handle, offset: tail.len(), stamp };
         self.is_unsynced = true;
         let handle = tail.handle;
@@ -446,9 +447,6 @@ impl Appender {
             .add_segment(&self.index, Novelty::New, handle, offset, &records, totals)
             .map_err(Error::from)?;
         totals.subtract(replaced);
-        if bytes.capacity() <= 2 * SEGMENT_BYTES {
-            self.segment.reuse(bytes);
-        }
         Ok(())
     }
 
