@@ -75,7 +75,7 @@ pub trait WriteBatch: Send + Any {
 
     /// Adds a blob that lies at `range` of `archive`, a piece of an archive in memory that has other
     /// blobs and what lies between them beside it. A store may keep all of it for a while, to do
-    /// without a copy.
+    /// without a copy; one that does not know how long that will be copies the blob.
     ///
     /// # Errors
     ///

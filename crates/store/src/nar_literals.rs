@@ -5,20 +5,18 @@ use granary_nix_formats::nar;
 /// Makes what a NAR has before, between and behind the contents of its files, for a batch that
 /// may keep it together with these.
 ///
-/// IMPORTANT: it holds what was written since it was last taken. That must be done wherever a node
-/// ends: then it is names of directories that are open, [`nar::MAX_DEPTH`] at most.
+/// It holds what was written since it was last taken: if that is done wherever nodes end, names of
+/// directories that are open, [`nar::MAX_DEPTH`] at most.
 ///
 /// They are a hint. Of a tree that has no NAR there are none, from where it goes wrong on; that
 /// it has none, somebody else says.
 pub(crate) struct NarLiterals {
     writer: Option<nar::Writer<Vec<u8>>>,
-    /// Directories that are open.
-    depth: usize,
 }
 
 impl Default for NarLiterals {
     fn default() -> Self {
-        Self { writer: nar::Writer::new(Vec::new()).ok(), depth: 0 }
+        Self { writer: nar::Writer::new(Vec::new()).ok() }
     }
 }
 
@@ -27,7 +25,6 @@ type Result = std::result::Result<(), nar::Error>;
 impl NarLiterals {
     pub(crate) fn directory(&mut self) {
         self.write(nar::Writer::directory);
-        self.depth += 1;
     }
 
     pub(crate) fn entry(&mut self, name: &[u8]) {
@@ -36,7 +33,6 @@ impl NarLiterals {
 
     pub(crate) fn end_directory(&mut self) {
         self.write(nar::Writer::end_directory);
-        self.depth = self.depth.saturating_sub(1);
         self.end_node();
     }
 
@@ -72,7 +68,7 @@ impl NarLiterals {
     }
 
     fn end_node(&mut self) {
-        if self.depth > 0 {
+        if self.writer.as_ref().is_some_and(nar::Writer::is_within_directory) {
             self.write(nar::Writer::end_entry);
         }
     }

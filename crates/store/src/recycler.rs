@@ -28,7 +28,7 @@ impl Recycler {
     ///
     /// # Panics
     ///
-    /// When they are used, if there are not so many.
+    /// If there are not so many.
     pub(crate) fn freeze(&self, bytes: Vec<u8>, len: usize) -> Bytes {
         Bytes::from_owner(Buffer { bytes, len, give_back: self.give_back.clone() })
     }

@@ -41,7 +41,8 @@ pub const DEFAULT_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameSizes {
-    /// Length at which a frame of chunks that follow each other is closed.
+    /// Length at which a frame of chunks that follow each other is closed, about: if they lie in a
+    /// buffer of that length, it ends with that.
     pub run_bytes: usize,
     /// Length at which a frame of other small objects is closed.
     pub group_bytes: usize,

@@ -233,7 +233,7 @@ impl EngineBatch {
     /// Adds a new chunk behind what came before it.
     fn put_in_sequence(&mut self, digest: [u8; 32], bytes: Bytes) -> Result<()> {
         self.sequence.push(digest, bytes);
-        if self.sequence.len() >= self.engine.frame_sizes.run_bytes {
+        if self.sequence.is_full(self.engine.frame_sizes.run_bytes) {
             let (raw, objects) = self.sequence.take();
             self.submit(raw, objects)?;
         }
@@ -242,14 +242,14 @@ impl EngineBatch {
 
     /// Says in what the next blobs and literals lie.
     fn enter(&mut self, archive: &Bytes) -> Result<()> {
-        // A frame that ends with what it lies in is one piece of memory. If much is left for it to be
-        // full, it goes on, which costs a copy.
-        if self.sequence.enter(archive)
-            && self.sequence.len() >= self.engine.frame_sizes.run_bytes / 2
-        {
+        if self.sequence.lies_in(archive) {
+            return Ok(());
+        }
+        if self.sequence.is_enough(self.engine.frame_sizes.run_bytes) {
             let (raw, objects) = self.sequence.take();
             self.submit(raw, objects)?;
         }
+        self.sequence.enter(archive.clone());
         Ok(())
     }
 
@@ -449,6 +449,10 @@ impl WriteBatch for EngineBatch {
     }
 
     fn put_literals(&mut self, bytes: &[u8]) -> Result<()> {
+        // What has nothing before it in its frame is not kept.
+        if self.sequence.is_empty() {
+            return Ok(());
+        }
         self.put_in_between(Bytes::copy_from_slice(bytes))
     }
 

@@ -17,9 +17,12 @@ impl RawFrame {
         if bytes.is_empty() {
             return;
         }
-        match self.pieces.last_mut() {
-            Some(last) if let Some(joined) = join(last, &bytes, archive) => *last = joined,
-            _ => self.pieces.push(bytes),
+        if let Some(last) = self.pieces.last_mut()
+            && let Some(joined) = join(last, &bytes, archive)
+        {
+            *last = joined;
+        } else {
+            self.pieces.push(bytes);
         }
     }
 

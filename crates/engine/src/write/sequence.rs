@@ -23,25 +23,28 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Says that what is added next lies in `archive`; true if that is another one than before.
-    pub(super) fn enter(&mut self, archive: &Bytes) -> bool {
-        let is_another =
-            (archive.as_ptr(), archive.len()) != (self.archive.as_ptr(), self.archive.len());
-        if is_another {
-            self.archive = archive.clone();
-        }
-        is_another
+    /// Whether what is added is taken to lie in `archive`.
+    pub(super) fn lies_in(&self, archive: &Bytes) -> bool {
+        (archive.as_ptr(), archive.len()) == (self.archive.as_ptr(), self.archive.len())
+    }
+
+    /// Says that what is added next lies in `archive`.
+    pub(super) fn enter(&mut self, archive: Bytes) {
+        self.archive = archive;
     }
 
     /// Notes literals behind the last chunk; false if there are too many to go on with it, and
     /// then it must be taken. Before the first chunk nothing is noted.
     pub(super) fn put_literals(&mut self, bytes: Bytes) -> bool {
+        if self.is_empty() || bytes.is_empty() {
+            return true;
+        }
         let fits = u16::try_from(self.literals_len + bytes.len()).is_ok();
-        if fits && !self.is_empty() {
+        if fits {
             self.literals_len += bytes.len();
             self.literals.push(bytes);
         }
-        fits || self.is_empty()
+        fits
     }
 
     /// Adds a chunk behind the literals.
@@ -65,6 +68,32 @@ impl Sequence {
     /// Bytes from the first chunk to the end of the last.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether it is time to take it as a frame of `frame_bytes`. That which has as much goes on for up
+    /// to a quarter of it, if what it lies in ends there: the next one then begins with the next archive.
+    pub(super) fn is_full(&self, frame_bytes: usize) -> bool {
+        let goes_on = || (1..=frame_bytes / 4).contains(&self.left_in_archive());
+        self.len >= frame_bytes && !(self.fits_archive(frame_bytes) && goes_on())
+    }
+
+    /// Whether to take it as a frame of `frame_bytes` although there is room for more, at the end of
+    /// what it lies in: then it is one piece of memory.
+    pub(super) fn is_enough(&self, frame_bytes: usize) -> bool {
+        self.fits_archive(frame_bytes) && self.len >= frame_bytes / 4
+    }
+
+    /// Whether what is added lies in something that has room for a whole frame: only then is there a
+    /// use in frames that end with it.
+    fn fits_archive(&self, frame_bytes: usize) -> bool {
+        !self.is_empty() && self.archive.len() >= frame_bytes
+    }
+
+    /// How many bytes the archive has behind the last chunk; 0 if that does not lie in it.
+    fn left_in_archive(&self) -> usize {
+        let Some(last) = self.chunks.last() else { return 0 };
+        let start = last.as_ptr().addr().wrapping_sub(self.archive.as_ptr().addr());
+        self.archive.len().checked_sub(start).map_or(0, |left| left.saturating_sub(last.len()))
     }
 
     /// The raw bytes of the frame, and what lies in it; the sequence is empty then.
@@ -117,10 +146,11 @@ mod tests {
         let archive = Bytes::from(b"headonebetweentwo".to_vec());
         let other = Bytes::from(b"behindthree".to_vec());
         let mut sequence = Sequence::default();
-        assert!(sequence.enter(&archive));
+        assert!(!sequence.lies_in(&archive));
+        sequence.enter(archive.clone());
         assert!(sequence.put_literals(archive.slice(..4)));
         sequence.push([1; 32], archive.slice(4..7));
-        assert!(!sequence.enter(&archive), "it lies in it already");
+        assert!(sequence.lies_in(&archive));
         assert!(sequence.put_literals(archive.slice(7..10)));
         assert!(sequence.put_literals(archive.slice(10..14)));
         sequence.push([2; 32], archive.slice(14..));
@@ -131,11 +161,43 @@ mod tests {
 
         // Over the end of one.
         sequence.push([2; 32], archive.slice(14..));
-        assert!(sequence.enter(&other));
+        sequence.enter(other.clone());
         assert!(sequence.put_literals(other.slice(..6)));
         sequence.push([3; 32], other.slice(6..));
         let (raw, _) = sequence.take();
         assert_eq!(raw.contiguous(&mut buffer), b"twobehindthree");
+    }
+
+    #[test]
+    fn frames_end_with_what_they_lie_in() {
+        let archive = Bytes::from(vec![b'x'; 1_100]);
+        let mut sequence = Sequence::default();
+        sequence.enter(archive.clone());
+        // Up to there, and whether it is full, and enough if the archive ended.
+        for (end, is_full, is_enough) in
+            [(249, false, false), (250, false, true), (999, false, true), (1_000, false, true)]
+        {
+            sequence.push([1; 32], archive.slice(sequence.len()..end));
+            assert_eq!(sequence.is_full(1_000), is_full, "{end}");
+            assert_eq!(sequence.is_enough(1_000), is_enough, "{end}");
+        }
+        // Nothing is left, or nothing is known to be.
+        sequence.push([2; 32], archive.slice(1_000..));
+        assert!(sequence.is_full(1_000));
+        sequence.take();
+        sequence.push([3; 32], Bytes::from(vec![b'y'; 1_000]));
+        assert!(sequence.is_full(1_000));
+        sequence.take();
+        // Much is left of a longer one; a shorter one does not matter.
+        let longer = Bytes::from(vec![b'x'; 1_300]);
+        sequence.enter(longer.clone());
+        sequence.push([1; 32], longer.slice(..1_000));
+        assert!(sequence.is_full(1_000));
+        sequence.take();
+        let shorter = Bytes::from(vec![b'x'; 900]);
+        sequence.enter(shorter.clone());
+        sequence.push([1; 32], shorter.slice(..800));
+        assert!(!sequence.is_enough(1_000));
     }
 
     #[test]

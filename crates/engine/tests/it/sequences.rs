@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use granary_castore::Node;
 use granary_engine::Engine;
-use granary_store::{NarPieces, NarPlan, StoredBytes, ingest_nar};
+use granary_store::{NarPieces, NarPlan, StoredBytes, ingest_nar, ingest_path};
 use granary_testkit::{Random, tree::Tree};
 use tempfile::TempDir;
 
@@ -89,6 +89,43 @@ fn a_nar_can_be_had_as_it_is_stored() {
     drop(engine);
     let engine = open(dir.path()).expect("opens");
     assert_eq!(check(&engine, &node, &tree), as_stored);
+}
+
+/// Several times what is under way at a time, so that buffers are used again.
+#[test]
+fn what_was_imported_can_be_had_as_it_is_stored() {
+    use granary_castore::Castore as _;
+    let dir = TempDir::new().expect("a temporary directory");
+    let engine = open(&dir.path().join("store")).expect("opens");
+    let mut random = Random::new(7);
+    let mut small = |count: usize, len: usize| {
+        Tree::directory((0..count).map(|number| {
+            // None of them is there twice, which would part what follows on each other.
+            let file = Tree::file(random.incompressible(20 + number * 7_919 % len));
+            (format!("{number:05}"), file)
+        }))
+    };
+    let tree = Tree::directory([
+        ("a-small", small(2_000, 20_000)),
+        ("b-tiny", small(20_000, 100)),
+        ("c-mixed", mixed_tree(8)),
+        ("d-larger", small(60, 700_000)),
+        ("e-largest", Tree::file(Random::new(30).compressible(1 << 20))),
+        ("f-large", Tree::file(Random::new(31).compressible((1 << 20) + 1))),
+    ]);
+    let path = dir.path().join("tree");
+    tree.write_to(&path).expect("the disk takes it");
+    let mut batch = engine.batch().expect("open");
+    let imported = ingest_path(&path, &mut *batch, &()).expect("readable");
+    batch.commit().expect("committed");
+    let nar = tree.to_nar();
+    assert!(nar.len() > 40 << 20, "{}", nar.len());
+    assert_eq!(imported.nar.nar_size, nar.len() as u64);
+    let as_stored = check(&engine, &imported.node, &tree);
+    // What lies between frames, of which there are some fifty.
+    assert!(nar.len() - as_stored < 50_000, "{as_stored} of {} bytes", nar.len());
+    // By a NAR, it is the same, and there already.
+    assert_eq!(check(&engine, &put(&engine, &tree), &tree), as_stored);
 }
 
 #[test]

@@ -46,8 +46,8 @@ impl ImportObserver for () {}
 ///
 /// As in Nix, a file is executable if its owner may execute it, a symlink (also `path`
 /// itself) is not followed, and no other property of a file counts. File descriptors are
-/// bounded whatever the depth, memory by a queue of a few MiB and
-/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES).
+/// bounded whatever the depth, memory by two queues of 4 buffers of 2 MiB, as many more as the batch
+/// keeps, and [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES).
 ///
 /// # Errors
 ///

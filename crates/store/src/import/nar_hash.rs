@@ -9,7 +9,8 @@ use super::step::Packet;
 use crate::NarDigest;
 
 /// Hashes the NAR in the packets of a walk, up to the end of the queue. Of a walk that did not come to
-/// its end it is the hash of a part: whoever stores the steps of that walk finds out.
+/// its end it is the hash of a part; `TreeBuilder::finish` finds out, which gets the steps of the same
+/// packets.
 pub(super) fn hash(packets: &Receiver<Arc<Packet>>) -> NarDigest {
     let mut hasher = Sha256::new();
     let mut nar_size = 0;

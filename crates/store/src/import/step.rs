@@ -16,15 +16,13 @@ use crate::{MAX_WHOLE_FILE_BYTES, recycler::Recycler};
 pub(super) const QUEUE_PACKETS: usize = 4;
 
 /// A packet is sent when it has so many bytes of the NAR: about a frame, which then is one piece of
-/// memory. It can have as much again, if its last file is a large one.
+/// memory. It can have as much again, if its last file is a large one. Each step has its part in the NAR, so
+/// that there are some 20,000 at most, of two MiB with their names.
 const PACKET_BYTES: usize = 1 << 20;
 
 /// Room in the buffer of a packet: for one file more when it is nearly full, and what the NAR has
 /// around that.
 const BUFFER_BYTES: usize = PACKET_BYTES + MAX_WHOLE_FILE_BYTES + (16 << 10);
-
-/// A packet is sent when it has so many steps: some tens of KiB, if all have short names.
-const PACKET_STEPS: usize = 1_024;
 
 /// Buffers that nobody uses any more and that are kept for the next packets: about as many as are
 /// under way.
@@ -35,7 +33,9 @@ const KEPT_PACKETS: usize = 16;
 pub(super) struct Packet {
     /// A piece of the NAR.
     pub(super) nar: Bytes,
-    /// The steps that it begins with, or that begin in it.
+    /// Those whose bytes are in it: each has all of its bytes in the packet that it is in. So what comes
+    /// before the first contents is of steps in this one, and where a large file goes on its contents
+    /// come first.
     pub(super) steps: Vec<Step>,
 }
 
@@ -93,8 +93,8 @@ impl StepSender {
         hashing: SyncSender<Arc<Packet>>,
     ) -> Result<Self, nar::Error> {
         let recycler = Recycler::new(KEPT_PACKETS);
-        let nar = nar::Writer::new(NarBuffer::of(recycler.take()))?;
-        Ok(Self { storing, hashing, nar, steps: Vec::with_capacity(PACKET_STEPS), recycler })
+        let nar = nar::Writer::new(NarBuffer::default())?;
+        Ok(Self { storing, hashing, nar, steps: Vec::new(), recycler })
     }
 
     /// A directory begins.
@@ -136,7 +136,8 @@ impl StepSender {
         let start = buffer.len;
         read(buffer.room(size + 1))?;
         buffer.len += size;
-        self.end_file(size as u64)?;
+        self.nar.skip_file_data(size as u64).map_err(SendError::Nar)?;
+        self.end_file()?;
         Ok(self.push(Step::File { executable, contents: start..start + size })?)
     }
 
@@ -169,7 +170,7 @@ impl StepSender {
 
     /// The end of the large file, all of whose bytes came.
     pub(super) fn end_large_file(&mut self) -> Result<(), SendError> {
-        self.end_file(0)?;
+        self.end_file()?;
         self.push(Step::EndLargeFile)
     }
 
@@ -179,9 +180,8 @@ impl StepSender {
         let _ = self.storing.send(Err(error));
     }
 
-    /// Ends a file whose last `unnoted` bytes were put into the buffer.
-    fn end_file(&mut self, unnoted: u64) -> Result<(), SendError> {
-        self.nar.skip_file_data(unnoted)?;
+    /// Ends a file.
+    fn end_file(&mut self) -> Result<(), SendError> {
         self.nar.end_file()?;
         self.end_node()
     }
@@ -197,7 +197,7 @@ impl StepSender {
     /// Adds a step whose part of the NAR is written, and sends the packet if that fills it.
     fn push(&mut self, step: Step) -> Result<(), SendError> {
         self.steps.push(step);
-        if self.nar.get_ref().len >= PACKET_BYTES || self.steps.len() >= PACKET_STEPS {
+        if self.nar.get_ref().len >= PACKET_BYTES {
             self.flush()?;
         }
         Ok(())
@@ -205,18 +205,18 @@ impl StepSender {
 
     /// Sends what is left.
     pub(super) fn flush(&mut self) -> Result<(), SendError> {
-        let next = NarBuffer::of(self.recycler.take());
+        let next = NarBuffer { bytes: self.recycler.take(), len: 0 };
         let NarBuffer { bytes, len } = mem::replace(self.nar.get_mut(), next);
-        let steps = mem::replace(&mut self.steps, Vec::with_capacity(PACKET_STEPS));
+        let steps = mem::take(&mut self.steps);
         let packet = Arc::new(Packet { nar: self.recycler.freeze(bytes, len), steps });
         self.hashing.send(Arc::clone(&packet)).map_err(|_| SendError::Stopped)?;
         self.storing.send(Ok(packet)).map_err(|_| SendError::Stopped)
     }
 }
 
-/// The NAR of a packet. Its memory is all there and was written to, so that files can be read into
-/// it, and is not zeroed again when it is used again.
-#[derive(Debug)]
+/// The NAR of a packet. Its memory is initialised as a whole, so that files can be read into it, and
+/// that only once, however often it is used.
+#[derive(Debug, Default)]
 struct NarBuffer {
     bytes: Vec<u8>,
     /// How many of them are of the NAR.
@@ -224,17 +224,12 @@ struct NarBuffer {
 }
 
 impl NarBuffer {
-    fn of(mut bytes: Vec<u8>) -> Self {
-        if bytes.is_empty() {
-            bytes = vec![0; BUFFER_BYTES];
-        }
-        Self { bytes, len: 0 }
-    }
-
     /// The next `len` bytes, with whatever is in them.
     fn room(&mut self, len: usize) -> &mut [u8] {
         let end = self.len + len;
-        if end > self.bytes.len() {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; BUFFER_BYTES.max(end)];
+        } else if end > self.bytes.len() {
             self.bytes.resize(end, 0);
         }
         &mut self.bytes[self.len..end]

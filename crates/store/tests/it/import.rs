@@ -206,6 +206,27 @@ fn deep_trees_are_read_in_order() {
 }
 
 #[test]
+fn a_tree_that_is_too_deep_has_no_nar() {
+    use std::os::fd::OwnedFd;
+
+    use granary_nix_formats::nar;
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+
+    let parent = TempDir::new().expect("a temporary directory");
+    let root = parent.path().join("deep");
+    fs::create_dir(&root).expect("a directory");
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at: OwnedFd = openat(CWD, &root, flags, Mode::empty()).expect("opened");
+    // Longer than any path, so it is made from within.
+    for _ in 0..nar::MAX_DEPTH {
+        mkdirat(&at, "d", Mode::RWXU).expect("a directory");
+        at = openat(&at, "d", flags, Mode::empty()).expect("opened");
+    }
+    let error = ingest(&root).expect_err("it is too deep");
+    assert!(matches!(error, ImportError::Nar(_)), "{error:?}");
+}
+
+#[test]
 fn a_hundred_thousand_entries_in_one_directory() {
     const ENTRIES: usize = 100_000;
     let names = (0..ENTRIES).map(|number| (format!("entry-{number}"), Tree::file("")));

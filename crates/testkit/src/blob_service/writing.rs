@@ -234,6 +234,8 @@ pub(super) fn no_put_while_writing(store: &Store) {
     batch.write(b"begun").expect("a write is taken");
     let refused = batch.put_blob(Bytes::from_static(b"in between"));
     assert!(matches!(refused, Err(Error::Invalid(_))), "put_blob within a blob gave {refused:?}");
+    let refused = batch.put_blob_within(&Bytes::from_static(b"in between"), 3..10);
+    assert!(matches!(refused, Err(Error::Invalid(_))), "the same in an archive gave {refused:?}");
     let refused = batch.commit();
     assert!(matches!(refused, Err(Error::Invalid(_))), "commit within a blob gave {refused:?}");
 }
