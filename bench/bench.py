@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from . import disk
+from . import cores, disk
 from .corpora import Corpora
 from .granary import Granary
 from .samples import Samples
@@ -58,6 +58,7 @@ class Bench:
             first = round % len(contenders)
             for contender in [*contenders[first:], *contenders[:first]]:
                 disk.settle()
+                self.samples.core_round_trip_us = cores.round_trip_us()
                 yield round, contender
 
     def record(self, work: str, contender: str, round: int, **figures: float) -> None:

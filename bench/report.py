@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,15 @@ class Report:
             f"- load before {machine['load_before']}, after {machine['load_after']}; "
             f"rounds: {self.bench.rounds}{', small corpora' if self.bench.quick else ''}\n"
             f"- {peers}\n"
+            f"{self._cores()}"
+        )
+
+    def _cores(self) -> str:
+        if not (trips := self.bench.samples.core_round_trips_us()):
+            return ""
+        return (
+            f"- a byte from one core to another and back: {statistics.median(trips):.2f} µs, "
+            f"{min(trips):.2f} to {max(trips):.2f}\n"
         )
 
     def _corpora(self) -> str:

@@ -12,6 +12,8 @@ class Sample:
     contender: str
     round: int
     figures: dict[str, float]
+    # How far apart the cores were before.
+    core_round_trip_us: float | None = None
 
 
 @dataclass
@@ -20,10 +22,18 @@ class Samples:
 
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # How far apart the cores are when what comes next is measured.
+    core_round_trip_us: float | None = None
 
     def add(self, work: str, contender: str, round: int, **figures: float) -> None:
         """Keeps a sample."""
-        self.samples.append(Sample(work, contender, round, figures))
+        sample = Sample(work, contender, round, figures, self.core_round_trip_us)
+        self.samples.append(sample)
+
+    def core_round_trips_us(self) -> list[float]:
+        """How far apart the cores were before each sample of which it is known."""
+        found = (sample.core_round_trip_us for sample in self.samples)
+        return [microseconds for microseconds in found if microseconds is not None]
 
     def values(self, work: str, contender: str, figure: str) -> list[float]:
         """A figure, of all rounds."""

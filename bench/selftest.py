@@ -1,12 +1,13 @@
 """Tests of those parts of the benchmark that can be wrong without anybody noticing."""
 
 import hashlib
+import os
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-from . import closure, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
+from . import closure, cores, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
 from .failure import Failure
 from .samples import Samples
 from .targets import AtMost, Figure, Ratio, Row, rows
@@ -191,6 +192,28 @@ class Tables(unittest.TestCase):
         text = table.targets(rows(), Samples())
         self.assertEqual(len(text.splitlines()), len(rows()) + 2)
         self.assertNotIn("yes", text)
+
+
+class Cores(unittest.TestCase):
+    """How far apart they are, and when that was."""
+
+    def test_a_round_trip_takes_time_and_leaves_no_process(self):
+        before = os.sched_getaffinity(0)
+        found = cores.round_trip_us()
+        self.assertEqual(found is None, len(before) < 2)
+        if found is not None:
+            self.assertGreater(found, 0)
+        self.assertEqual(os.sched_getaffinity(0), before)
+        with self.assertRaises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+    def test_each_sample_has_what_was_found_before_it(self):
+        samples = Samples()
+        samples.add("w", "granary", 0, seconds=1.0)
+        for round, found in enumerate([0.2, 0.3]):
+            samples.core_round_trip_us = found
+            samples.add("w", "granary", round, seconds=1.0)
+        self.assertEqual(samples.core_round_trips_us(), [0.2, 0.3])
 
 
 def passes() -> bool:
