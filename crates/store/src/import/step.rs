@@ -17,7 +17,7 @@ pub(super) const QUEUE_PACKETS: usize = 4;
 
 /// A packet is sent when it has so many bytes of the NAR: about a frame, which then is one piece of
 /// memory. It can have as much again, if its last file is a large one. Each step has its part in the NAR, so
-/// that there are some 20,000 at most, of two MiB with their names.
+/// that there are some 30,000 at most, of two or three MiB with their names.
 const PACKET_BYTES: usize = 1 << 20;
 
 /// Room in the buffer of a packet: for one file more when it is nearly full, and what the NAR has
