@@ -1,11 +1,13 @@
 """Tests of those parts of the benchmark that can be wrong without anybody noticing."""
 
 import hashlib
+import mmap
 import os
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from . import closure, cores, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
 from .failure import Failure
@@ -206,6 +208,19 @@ class Cores(unittest.TestCase):
         self.assertEqual(os.sched_getaffinity(0), before)
         with self.assertRaises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
+
+    def test_of_a_single_core_nothing_is_found(self):
+        before = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, {min(before)})
+            self.assertIsNone(cores.round_trip_us())
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def test_nobody_waits_for_ever(self):
+        with mmap.mmap(-1, mmap.PAGESIZE) as shared, mock.patch.object(cores, "TIMEOUT_S", 0):
+            with self.assertRaises(TimeoutError):
+                cores._pass_on(shared, 1)
 
     def test_each_sample_has_what_was_found_before_it(self):
         samples = Samples()
