@@ -33,7 +33,7 @@ mod glibc {
         // Buffers go from thread to thread here, and what is free in one arena is of no use to
         // the others.
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        set(M_ARENA_MAX, cores.try_into().unwrap_or(c_int::MAX));
+        set(M_ARENA_MAX, (2 * cores).try_into().unwrap_or(c_int::MAX));
         set(M_MMAP_THRESHOLD, OWN_PAGES_BYTES);
         set(M_TRIM_THRESHOLD, KEPT_BYTES);
     }

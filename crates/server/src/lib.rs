@@ -6,6 +6,7 @@
 mod access;
 mod connection;
 pub mod daemon;
+mod event_loops;
 pub mod grpc;
 pub mod http;
 

@@ -11,7 +11,7 @@ use granary_server::{
 use granary_store::GcOptions;
 use serde::Serialize;
 use tokio::{
-    runtime::Runtime,
+    runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
 
@@ -30,10 +30,6 @@ use crate::{
 /// What the daemon logs unless it is told otherwise. What is below the index has more
 /// to say than anybody wants to know.
 const DEFAULT_LOG: &str = "info";
-
-/// Time that work on other threads has to end once all connections are closed. With what
-/// the connections have before, it stays below ten seconds.
-const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
 /// Serve the store on one port: gRPC and the HTTP binary cache
 ///
@@ -209,9 +205,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let local = LocalStore::new(engine, Some(signing_key), settings.gc);
     let upkeep = Upkeep::start(local.clone(), settings.gc_interval)?;
     let scrub = Scrub::start(local.engine.clone(), &settings.data_dir, settings.scrub_rate)?;
-    let runtime = Runtime::new().map_err(CliError::system("start the threads of the daemon"))?;
+    // It accepts connections, and waits for signals. Connections are served on threads of their own.
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::system("start the daemon"))?;
     let served = runtime.block_on(serve(&settings, &local));
-    runtime.shutdown_timeout(BLOCKING_GRACE);
+    drop(runtime);
     drop(scrub);
     drop(upkeep);
     upkeep::flush(&local);

@@ -54,6 +54,12 @@ pub enum ListenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system has no threads for the connections.
+    #[error("cannot start the threads that serve connections")]
+    Threads {
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is nothing to serve on.
     #[error("cannot serve: there is no address to listen on")]
     NoListeners,

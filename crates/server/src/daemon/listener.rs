@@ -11,7 +11,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
+    runtime::Handle,
+};
 use tracing::warn;
 
 use super::{ListenAddress, ListenError, activation};
@@ -44,6 +47,19 @@ pub(super) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+impl Accepted {
+    /// The same connection, as one of another event loop.
+    pub(super) fn moved_to(self, event_loop: &Handle) -> io::Result<Self> {
+        let _entered = event_loop.enter();
+        Ok(match self {
+            Self::Tcp(stream, remote) => {
+                Self::Tcp(TcpStream::from_std(stream.into_std()?)?, remote)
+            }
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
+    }
 }
 
 impl Listener {

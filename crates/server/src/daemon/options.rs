@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::event_loops;
+
 /// Time for the header of a request to arrive in full, and for the next request on an
 /// idle HTTP/1.1 connection.
 pub const DEFAULT_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -13,8 +15,18 @@ pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that requests have to end once shutdown has begun.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(4);
 
+/// Time that work which blocks has to end once all connections are closed. With what they and the threads
+/// have to end, it stays below ten seconds.
+pub const DEFAULT_BLOCKING_GRACE: Duration = Duration::from_secs(1);
+
+/// Threads that do what takes long or waits for a disk, over all cores.
+const BLOCKING_THREADS: usize = 512;
+
+/// What the connections of a core have of them in any case.
+const MIN_BLOCKING_THREADS: usize = 64;
+
 /// Most connections at one time. Further ones wait in the kernel's queue. Each takes a file
-/// descriptor, of which a process usually has 1024.
+/// descriptor, of which a process usually has 1024; each core takes four more.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 768;
 
 /// Most bytes of header that a request may have. The longest that a client has reason to
@@ -59,6 +71,10 @@ pub struct ServeOptions {
     pub write_timeout: Duration,
     /// See [`DEFAULT_GRACE`].
     pub grace: Duration,
+    /// See [`DEFAULT_BLOCKING_GRACE`].
+    pub blocking_grace: Duration,
+    /// Threads that do what takes long or waits for a disk, for the connections of each core; at least 1.
+    pub blocking_threads: usize,
     /// See [`DEFAULT_MAX_CONNECTIONS`]; at least 1.
     pub max_connections: usize,
 }
@@ -70,6 +86,8 @@ impl Default for ServeOptions {
             header_read_timeout: DEFAULT_HEADER_READ_TIMEOUT,
             write_timeout: DEFAULT_WRITE_TIMEOUT,
             grace: DEFAULT_GRACE,
+            blocking_grace: DEFAULT_BLOCKING_GRACE,
+            blocking_threads: (BLOCKING_THREADS / event_loops::count()).max(MIN_BLOCKING_THREADS),
             max_connections: DEFAULT_MAX_CONNECTIONS,
         }
     }

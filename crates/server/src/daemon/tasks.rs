@@ -4,7 +4,10 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 use hyper::rt::Executor;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use tracing::error;
 
 use super::request::panic_message;
@@ -57,9 +60,19 @@ impl Control {
 }
 
 impl Tasks {
+    /// Starts one on the event loop that this is called on.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(&Handle::current(), work);
+    }
+
+    /// Starts one on that event loop.
+    pub(super) fn spawn_on(
+        &self,
+        event_loop: &Handle,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let mut tasks = self.clone();
-        tokio::spawn(async move {
+        event_loop.spawn(async move {
             let work = AssertUnwindSafe(work).catch_unwind();
             tokio::select! {
                 ended = work => if let Err(panic) = ended {

@@ -91,9 +91,10 @@ impl DirectoryService for Directories {
 /// look for it.
 fn one(castore: Arc<dyn Castore>, digest: DirectoryDigest) -> Stream {
     let found = async move {
-        let directory = blocking::run(move || castore.directory(&digest)).await?;
+        let directory =
+            blocking::run(move || Ok(castore.directory(&digest)?.as_ref().map(Directory::from)));
         let absent = || Status::not_found(format!("directory {digest} is not stored"));
-        directory.as_ref().map(Directory::from).ok_or_else(absent)
+        directory.await?.ok_or_else(absent)
     };
     found.into_stream().boxed()
 }

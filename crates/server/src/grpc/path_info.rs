@@ -45,8 +45,8 @@ impl PathInfoService for PathInfos {
         };
         let hash = store_path_hash("by_output_hash", &hash).map_err(|e| status::of_field(&e))?;
         let service = self.service.clone();
-        let found = blocking::run(move || service.path_info(&hash)).await?;
-        let found = found.as_ref().map(PathInfo::from);
+        let found = move || Ok(service.path_info(&hash)?.as_ref().map(PathInfo::from));
+        let found = blocking::run(found).await?;
         let absent = || Status::not_found(format!("there is no path info of {hash}"));
         found.map(Response::new).ok_or_else(absent)
     }
@@ -56,8 +56,8 @@ impl PathInfoService for PathInfos {
         let path_info = granary_store::PathInfo::try_from(request.into_inner())
             .map_err(|error| status::of_field(&error))?;
         let service = self.service.clone();
-        let kept = blocking::run(move || service.put_path_info(path_info)).await?;
-        Ok(Response::new(PathInfo::from(&kept)))
+        let kept = move || Ok(PathInfo::from(&service.put_path_info(path_info)?));
+        blocking::run(kept).await.map(Response::new)
     }
 
     async fn calculate_nar(

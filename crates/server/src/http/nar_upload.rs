@@ -47,7 +47,11 @@ pub(super) async fn put(
         })
         .await?;
     if is_stored {
-        upload.check(body).await?;
+        if upload.coding == Compression::None {
+            upload::on_thread(cache, body, move |_, body| upload.check(body)).await?;
+        } else {
+            body.drain().await;
+        }
         return Ok(StatusCode::OK);
     }
     upload::on_thread(cache, body, move |store, body| upload.store(store, body)).await?;
@@ -82,14 +86,15 @@ fn bad_name(name: &str) -> Failure {
 impl Upload {
     /// Takes the body of a NAR that is stored already: it must be what its name says all
     /// the same, or the client would believe that something else is stored.
-    async fn check(&self, body: &mut RequestBody) -> Result<(), Failure> {
-        if self.coding != Compression::None {
-            body.drain().await;
-            return Ok(());
-        }
+    fn check(&self, mut body: Body) -> Result<(), Failure> {
         let mut hasher = Sha256::new();
-        while let Some(data) = body.next().await? {
-            hasher.update(&data);
+        loop {
+            let piece = body.next_piece().map_err(|error| {
+                let unknown = || Failure::bad_request(format!("the body breaks off: {error}"));
+                body.take_failure().unwrap_or_else(unknown)
+            })?;
+            let Some(piece) = piece else { break };
+            hasher.update(&piece);
         }
         self.check_hash(NarHash::from_bytes(hasher.finalize().into()))
     }

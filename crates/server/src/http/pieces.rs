@@ -1,7 +1,7 @@
 //! Bodies in pieces: read ahead, in order, without holding a thread while the client is
 //! slow. What is in memory and goes out as it is stored is read when it is sent instead.
 
-use std::{collections::VecDeque, num::NonZero, ops::Range, sync::Arc, thread};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -16,6 +16,7 @@ use super::{
     layouts::{Layouts, NewLayout},
     reader_threads::{ReaderThreads, Wanted},
 };
+use crate::event_loops;
 
 /// Most pieces of one body that are read before they are needed.
 const PIECES_AHEAD: usize = 12;
@@ -25,9 +26,9 @@ const PIECES_AHEAD: usize = 12;
 /// rule.
 const READ_AHEAD_BYTES: usize = 32 << 20;
 
-/// Most threads that read pieces. There is one for each core, and one more, since some wait for the
-/// disk.
-const MAX_READERS: usize = 129;
+/// Most threads that read pieces for the connections of one event loop. There are as many as cores, and
+/// two in any case, since one may wait for the disk.
+const MAX_READERS_PER_LOOP: usize = 4;
 
 /// How many pieces are cut at a time, so that not each costs a way to another thread.
 const PIECES_CUT: usize = 4;
@@ -38,7 +39,8 @@ pub(super) struct Readers {
     layouts: Layouts,
     /// One permit for each byte that may still be read ahead.
     budget: Arc<Semaphore>,
-    threads: ReaderThreads,
+    /// Those of each event loop.
+    threads: Vec<ReaderThreads>,
 }
 
 /// The buffers of a piece.
@@ -75,13 +77,19 @@ pub(super) enum Later {
 
 impl Readers {
     pub(super) fn new(store: Arc<Store>) -> Self {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             store,
             layouts: Layouts::default(),
             budget: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
-            threads: ReaderThreads::new((cores + 1).min(MAX_READERS)),
+            threads: (0..event_loops::count())
+                .map(|_| ReaderThreads::new(event_loops::count().clamp(2, MAX_READERS_PER_LOOP)))
+                .collect(),
         }
+    }
+
+    /// Those that read for the event loop that this is called on.
+    fn threads(&self) -> &ReaderThreads {
+        &self.threads[event_loops::here()]
     }
 
     /// The bytes `range` of what is planned, piece by piece.
@@ -254,7 +262,7 @@ impl Pieces {
     fn start(&self, piece: Arc<NarPiece>, wanted: Wanted) -> oneshot::Receiver<Result<Buffers>> {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
         let (was_kept, later) = (self.was_kept, self.later);
-        self.readers.threads.read(wanted, move || match form.read(&piece, later) {
+        self.readers.threads().read(wanted, move || match form.read(&piece, later) {
             // What it is made of may have been stored anew since.
             Err(_) if was_kept => readers.read_anew(&piece, &*form),
             read => read,
@@ -563,7 +571,7 @@ mod tests {
         let framed = Framed::new().await;
         let (_, stored) = framed.frames();
         framed.fixture.castore.keep_in_memory(u64::MAX);
-        let _occupied = framed.fixture.readers.threads.occupy();
+        let _occupied = framed.fixture.readers.threads().occupy();
         let read = tokio::time::timeout(Duration::from_secs(60), framed.read());
         let bytes = read.await.expect("it waits for no thread").expect("whole");
         assert!(bytes == framed.fixture.contents);
@@ -608,7 +616,7 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_read() {
         let fixture = Fixture::new();
-        let occupied = fixture.readers.threads.occupy();
+        let occupied = fixture.readers.threads().occupy();
         let mut waiting = Box::pin(fixture.begin(0..LEN as u64));
         while fixture.readers.budget.available_permits() == READ_AHEAD_BYTES {
             assert!(futures::poll!(&mut waiting).is_pending(), "no thread is free");
@@ -619,7 +627,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         drop(occupied);
-        while !fixture.readers.threads.are_idle() {
+        while !fixture.readers.threads().are_idle() {
             tokio::task::yield_now().await;
         }
         let counts = fixture.castore.counts();

@@ -1,7 +1,7 @@
 //! Threads that read pieces of bodies, in the order in which they were asked for.
 //!
-//! tokio's own start as many threads as there is work. With more than there are cores, the piece
-//! that a client waits for takes turns with those behind it, and threads sleep and wake so
+//! tokio's own start as many threads as there is work. With many for a client, the piece
+//! that it waits for takes turns with those behind it, and threads sleep and wake so
 //! often that cores are left idle: to send NARs as they are over one connection took 4 to 8 % longer.
 
 use std::{

@@ -38,8 +38,14 @@ use tokio::{runtime::Runtime, sync::oneshot};
 const COMPRESSIONS: [(&str, &str); 5] =
     [("none", ""), ("xz", ".xz"), ("zstd", ".zst"), ("gzip", ""), ("bzip2", ".bz2")];
 
-/// Few, so that whoever holds one without need is noticed.
-const MAX_BLOCKING_THREADS: usize = 4;
+/// For the connections of each core. Few, so that whoever holds one without need is noticed.
+const BLOCKING_THREADS: usize = 2;
+
+/// The same for all.
+fn all_blocking_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    BLOCKING_THREADS * cores
+}
 
 /// A daemon on a port of its own.
 struct Cache {
@@ -70,8 +76,7 @@ impl Cache {
         let store_options = StoreOptions { signing_key: Some(signing_key()) };
         let store = Arc::new(Store::new(castore, records, store_options));
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .worker_threads(1)
             .enable_all()
             .build()
             .expect("threads can be had");
@@ -82,7 +87,9 @@ impl Cache {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let router = router(Arc::clone(&store), options);
-        runtime.spawn(serve(listeners, router, ServeOptions::default(), async {
+        let serve_options =
+            ServeOptions { blocking_threads: BLOCKING_THREADS, ..ServeOptions::default() };
+        runtime.spawn(serve(listeners, router, serve_options, async {
             stopped.await.ok();
         }));
         let files = tempfile::tempdir().expect("a temporary directory");
