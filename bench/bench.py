@@ -48,13 +48,16 @@ class Bench:
         granary.prepare()
         return granary
 
-    def alternating(self, contenders: Sequence[Contender]) -> Iterator[tuple[int, Contender]]:
-        """Each contender in each round, every round beginning with the next one.
+    def alternating(
+        self, contenders: Sequence[Contender], times: int = 1
+    ) -> Iterator[tuple[int, Contender]]:
+        """Each contender in each round, every round beginning with the next one; `times` as many
+        rounds as others have.
 
         So what happens on the machine meanwhile hits all of them, and none always runs behind
         the same other.
         """
-        for round in range(self.rounds):
+        for round in range(self.rounds * times):
             first = round % len(contenders)
             for contender in [*contenders[first:], *contenders[:first]]:
                 disk.settle()
@@ -65,4 +68,4 @@ class Bench:
         """Keeps figures, and shows them."""
         self.samples.add(work, contender, round, **figures)
         shown = ", ".join(f"{name} {value:.6g}" for name, value in figures.items())
-        self.progress(f"round {round + 1}/{self.rounds}, {work}, {contender}: {shown}")
+        self.progress(f"round {round + 1}, {work}, {contender}: {shown}")
