@@ -8,7 +8,7 @@
 //! on what is in the cache of one core for most of the time.
 
 use std::{
-    cell::Cell,
+    cell::OnceCell,
     io,
     num::NonZero,
     sync::{Arc, OnceLock, mpsc::sync_channel},
@@ -19,6 +19,7 @@ use std::{
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::timeout,
 };
 use tracing::warn;
@@ -30,7 +31,14 @@ const MAX_EVENT_LOOPS: usize = 64;
 const END_WAIT: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static HERE: Cell<usize> = const { Cell::new(0) };
+    static HERE: OnceCell<Here> = const { OnceCell::new() };
+}
+
+/// What a thread that serves connections knows.
+struct Here {
+    index: usize,
+    /// What has the threads that may block.
+    blocking: Handle,
 }
 
 /// How many event loops a daemon has. The same for as long as the process lives.
@@ -42,13 +50,31 @@ pub(crate) fn count() -> usize {
 
 /// Which event loop this is, below [`count`]; 0 on every other thread.
 pub(crate) fn here() -> usize {
-    HERE.get()
+    HERE.with(|here| here.get().map_or(0, |here| here.index))
+}
+
+/// Has `work` done, which takes long or waits for a disk, on one of the threads that all event loops
+/// share for that. On every other thread it is for tokio to find one.
+///
+/// # Panics
+///
+/// On a thread that has neither.
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    HERE.with(|here| match here.get() {
+        Some(here) => here.blocking.spawn_blocking(work),
+        None => tokio::task::spawn_blocking(work),
+    })
 }
 
 /// The event loops of a daemon. They end soon after this is dropped, with all that they have; nobody
 /// waits for that, nor for what blocks.
 pub(crate) struct EventLoops {
     loops: Vec<EventLoop>,
+    /// One that serves nobody: its threads do what blocks. They are shared, since a connection may
+    /// have work for many.
+    blocking: EventLoop,
     /// Closed when all threads have ended.
     ended: mpsc::Receiver<()>,
 }
@@ -68,7 +94,7 @@ pub(crate) struct Place {
 }
 
 impl EventLoops {
-    /// Starts them. Each may have `blocking_threads` for what takes long or waits for a disk; they are
+    /// Starts them, with at most `blocking_threads` for what takes long or waits for a disk; these are
     /// started when there is work for them, and end some seconds after it.
     ///
     /// # Errors
@@ -76,8 +102,13 @@ impl EventLoops {
     /// If the system has no threads or file descriptors for them.
     pub(crate) fn start(blocking_threads: usize) -> io::Result<Self> {
         let (alive, ended) = mpsc::channel(1);
-        let start = |index| EventLoop::start(index, blocking_threads, alive.clone());
-        Ok(Self { loops: (0..count()).map(start).collect::<io::Result<_>>()?, ended })
+        let blocking = EventLoop::start(None, blocking_threads, alive.clone())?;
+        let start = |index| {
+            let here = Here { index, blocking: blocking.handle.clone() };
+            EventLoop::start(Some(here), 1, alive.clone())
+        };
+        let loops = (0..count()).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { loops, blocking, ended })
     }
 
     /// A place in the one with the fewest connections; `None` if all have failed.
@@ -89,7 +120,7 @@ impl EventLoops {
 
     /// Gives what blocks `grace` to end, and drops all that is left on them.
     pub(crate) async fn stop(mut self, grace: Duration) {
-        for event_loop in self.loops {
+        for event_loop in self.loops.into_iter().chain([self.blocking]) {
             // It may have ended, if it panicked.
             let _: Result<(), Duration> = event_loop.end.send(grace);
         }
@@ -101,28 +132,29 @@ impl EventLoops {
 }
 
 impl EventLoop {
-    fn start(index: usize, blocking_threads: usize, alive: mpsc::Sender<()>) -> io::Result<Self> {
+    fn start(
+        here: Option<Here>,
+        blocking_threads: usize,
+        alive: mpsc::Sender<()>,
+    ) -> io::Result<Self> {
         let (end, ending) = oneshot::channel();
         let (started, starting) = sync_channel(1);
         thread::Builder::new().name("granary-serve".to_owned()).spawn(move || {
-            HERE.set(index);
+            // The thread is new, so that nothing is there.
+            let _: Option<Here> = here.and_then(|here| HERE.with(|set| set.set(here)).err());
             // IMPORTANT: made here, since a runtime may not be dropped where another runs, as it would be
             // if there were no thread for it.
             let runtime = Builder::new_current_thread()
                 .enable_all()
                 .max_blocking_threads(blocking_threads.max(1))
                 .build();
-            // Whoever starts it waits for this.
-            drop(
-                started.send(
-                    runtime
-                        .as_ref()
-                        .map(|runtime| runtime.handle().clone())
-                        .map_err(|error| io::Error::new(error.kind(), error.to_string())),
-                ),
-            );
-            if let Ok(runtime) = runtime {
-                run(runtime, ending);
+            // Whoever starts it waits for what is sent.
+            match runtime {
+                Ok(runtime) => {
+                    drop(started.send(Ok(runtime.handle().clone())));
+                    run(runtime, ending);
+                }
+                Err(error) => drop(started.send(Err(error))),
             }
             drop(alive);
         })?;
@@ -145,7 +177,11 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, time::Instant};
+    use std::{
+        collections::HashMap,
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -191,6 +227,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn threads_that_block_are_shared_and_as_many_as_there_may_be() {
+        let loops = EventLoops::start(3).expect("they start");
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = Vec::new();
+        for _ in 0..20 {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            let work = move || {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                // The first ones wait for each other.
+                while most.load(Ordering::SeqCst) < 3 {
+                    thread::yield_now();
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+            };
+            tasks.push(place(&loops).handle().spawn(async { spawn_blocking(work).await }));
+        }
+        for task in tasks {
+            task.await.expect("it does not panic").expect("nor this");
+        }
+        assert_eq!(most.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
     async fn they_end_with_what_they_have_and_wait_for_what_blocks() {
         let loops = EventLoops::start(4).expect("they start");
         let place = place(&loops);
@@ -201,10 +261,12 @@ mod tests {
             std::future::pending::<()>().await;
             drop(forever);
         });
-        place.handle().spawn_blocking(move || {
-            begin.send(()).expect("it is waited for");
-            thread::sleep(Duration::from_millis(50));
-            drop(blocking);
+        place.handle().spawn(async move {
+            spawn_blocking(move || {
+                begin.send(()).expect("it is waited for");
+                thread::sleep(Duration::from_millis(50));
+                drop(blocking);
+            });
         });
         begun.await.expect("it begins");
         loops.stop(Duration::from_secs(60)).await;
@@ -215,10 +277,17 @@ mod tests {
     async fn what_blocks_for_too_long_is_left() {
         let loops = EventLoops::start(4).expect("they start");
         let (until, released) = std::sync::mpsc::channel::<()>();
-        place(&loops).handle().spawn_blocking(move || released.recv());
-        let begun = Instant::now();
+        let (begin, begun) = oneshot::channel();
+        place(&loops).handle().spawn(async {
+            spawn_blocking(move || {
+                begin.send(()).expect("it is waited for");
+                released.recv()
+            });
+        });
+        begun.await.expect("it begins");
+        let stopping = Instant::now();
         loops.stop(Duration::from_millis(10)).await;
-        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert!(stopping.elapsed() < Duration::from_secs(30));
         drop(until);
     }
 

@@ -229,18 +229,19 @@ async fn serve(settings: &Settings, local: &LocalStore) -> Result<()> {
     let info = DaemonInfo { pid: std::process::id(), listen: urls };
     let file = DaemonFile::write_or_warn(&settings.data_dir, &info);
     let router = router(settings, local).await;
-    announce(settings, local, &info, &bound)?;
     let options = ServeOptions {
         allow_anonymous_writes: settings.allow_anonymous_writes,
         ..ServeOptions::default()
     };
-    let served = daemon::serve(listeners, router, options, async move {
+    let server = daemon::Server::start(listeners, router, options)?;
+    announce(settings, local, &info, &bound)?;
+    let shutdown = async move {
         let name = signals.next().await;
         tracing::info!("stopping after {name}");
-    })
-    .await;
+    };
+    server.serve(shutdown).await;
     drop(file);
-    Ok(served?)
+    Ok(())
 }
 
 async fn router(settings: &Settings, local: &LocalStore) -> Router {

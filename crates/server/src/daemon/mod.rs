@@ -29,7 +29,7 @@ pub use address::{ListenAddress, ListenAddressError};
 pub use error::ListenError;
 pub use listener::{Listener, bind};
 pub use options::{
-    DEFAULT_BLOCKING_GRACE, DEFAULT_GRACE, DEFAULT_HEADER_READ_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
-    DEFAULT_WRITE_TIMEOUT, MAX_HEADER_BYTES, MAX_HEADERS, ServeOptions,
+    DEFAULT_BLOCKING_GRACE, DEFAULT_BLOCKING_THREADS, DEFAULT_GRACE, DEFAULT_HEADER_READ_TIMEOUT,
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_WRITE_TIMEOUT, MAX_HEADER_BYTES, MAX_HEADERS, ServeOptions,
 };
-pub use serve::serve;
+pub use serve::{Server, serve};

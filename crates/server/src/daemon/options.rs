@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::event_loops;
-
 /// Time for the header of a request to arrive in full, and for the next request on an
 /// idle HTTP/1.1 connection.
 pub const DEFAULT_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,11 +17,8 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(4);
 /// have to end, it stays below ten seconds.
 pub const DEFAULT_BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
-/// Threads that do what takes long or waits for a disk, over all cores.
-const BLOCKING_THREADS: usize = 512;
-
-/// What the connections of a core have of them in any case.
-const MIN_BLOCKING_THREADS: usize = 64;
+/// Most threads that do what takes long or waits for a disk.
+pub const DEFAULT_BLOCKING_THREADS: usize = 512;
 
 /// Most connections at one time. Further ones wait in the kernel's queue. Each takes a file
 /// descriptor, of which a process usually has 1024; each core takes four more.
@@ -73,7 +68,7 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// See [`DEFAULT_BLOCKING_GRACE`].
     pub blocking_grace: Duration,
-    /// Threads that do what takes long or waits for a disk, for the connections of each core; at least 1.
+    /// See [`DEFAULT_BLOCKING_THREADS`]; at least 1.
     pub blocking_threads: usize,
     /// See [`DEFAULT_MAX_CONNECTIONS`]; at least 1.
     pub max_connections: usize,
@@ -87,7 +82,7 @@ impl Default for ServeOptions {
             write_timeout: DEFAULT_WRITE_TIMEOUT,
             grace: DEFAULT_GRACE,
             blocking_grace: DEFAULT_BLOCKING_GRACE,
-            blocking_threads: (BLOCKING_THREADS / event_loops::count()).max(MIN_BLOCKING_THREADS),
+            blocking_threads: DEFAULT_BLOCKING_THREADS,
             max_connections: DEFAULT_MAX_CONNECTIONS,
         }
     }

@@ -20,7 +20,7 @@ use super::{
     listener::Accepted,
     open_files,
     peer::Peer,
-    tasks::{Phase, Tasks, tasks},
+    tasks::{Control, Phase, Tasks, tasks},
 };
 use crate::event_loops::EventLoops;
 
@@ -30,79 +30,109 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the kernel may hold that was sent to a peer on this machine. To others it is for the kernel to
 /// find out how much is under way at a time. Between two processes nothing is: what a fast sender
-/// piles up has only left the cache when the peer comes to read it. Linux doubles it, and takes no more
-/// than `net.core.wmem_max`, of which half as much is usual.
+/// piles up has only left the cache when the peer comes to read it. Linux takes no more of it than
+/// `net.core.wmem_max`, often 208 KiB, and doubles that.
 const SEND_BUFFER_ON_THIS_MACHINE_BYTES: usize = 512 << 10;
 
 /// Time that tasks have to end after they were told to drop everything. They need none but
 /// for what they are doing that moment.
 const ABORT_WAIT: Duration = Duration::from_secs(2);
 
-/// Serves `router` on `listeners` until `shutdown` resolves. Then it stops to accept, lets
-/// the requests that have begun end for [`ServeOptions::grace`], and cuts what is left.
-///
-/// Connections are served on threads of its own. What handlers do on threads that may block has
-/// [`ServeOptions::blocking_grace`] to end after that; those that read pieces of NARs hold the store
-/// until they are done with the piece.
+/// A server that has all that it needs, and serves nobody yet.
+pub struct Server {
+    acceptor: Acceptor,
+    control: Control,
+    options: ServeOptions,
+}
+
+impl Server {
+    /// Starts the threads that will serve `router` on `listeners`.
+    ///
+    /// # Errors
+    ///
+    /// If there are no listeners, or no threads to be had.
+    pub fn start(
+        listeners: Vec<Listener>,
+        router: Router,
+        options: ServeOptions,
+    ) -> Result<Self, ListenError> {
+        if listeners.is_empty() {
+            return Err(ListenError::NoListeners);
+        }
+        open_files::raise_limit();
+        let (control, tasks) = tasks();
+        let event_loops = EventLoops::start(options.blocking_threads)
+            .map_err(|source| ListenError::Threads { source })?;
+        let acceptor = Acceptor::new(listeners, router, tasks, event_loops, &options);
+        Ok(Self { acceptor, control, options })
+    }
+
+    /// Serves until `shutdown` resolves. Then it stops to accept, lets the requests that have begun
+    /// end for [`ServeOptions::grace`], and cuts what is left. What goes wrong concerns single
+    /// connections.
+    ///
+    /// What handlers do on threads that may block has [`ServeOptions::blocking_grace`] to end after
+    /// that; those that read pieces of NARs hold the store until they are done with the piece.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let Self { acceptor, mut control, options } = self;
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            never = acceptor.accept_forever() => match never {},
+        }
+        let event_loops = acceptor.close();
+        control.enter(Phase::Ending);
+        if timeout(options.grace, control.ended()).await.is_err() {
+            warn!(grace = ?options.grace, "cutting the transfers that are still open");
+            control.enter(Phase::Over);
+            if timeout(ABORT_WAIT, control.ended()).await.is_err() {
+                warn!("some connections did not end");
+            }
+        }
+        event_loops.stop(options.blocking_grace).await;
+    }
+}
+
+/// [Starts](Server::start) a server, and [serves](Server::serve).
 ///
 /// # Errors
 ///
-/// If there are no listeners, or no threads to be had. What goes wrong later concerns single
-/// connections.
+/// As [`Server::start`].
 pub async fn serve(
     listeners: Vec<Listener>,
     router: Router,
     options: ServeOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ListenError> {
-    if listeners.is_empty() {
-        return Err(ListenError::NoListeners);
-    }
-    open_files::raise_limit();
-    let (mut control, tasks) = tasks();
-    let event_loops = EventLoops::start(options.blocking_threads)
-        .map_err(|source| ListenError::Threads { source })?;
-    let acceptor = Acceptor::new(listeners, router, tasks, &event_loops, &options);
-    tokio::select! {
-        biased;
-        () = shutdown => {}
-        never = acceptor.accept_forever() => match never {},
-    }
-    // Closes the listeners, so that nobody connects any more.
-    drop(acceptor);
-
-    control.enter(Phase::Ending);
-    if timeout(options.grace, control.ended()).await.is_err() {
-        warn!(grace = ?options.grace, "cutting the transfers that are still open");
-        control.enter(Phase::Over);
-        if timeout(ABORT_WAIT, control.ended()).await.is_err() {
-            warn!("some connections did not end");
-        }
-    }
-    event_loops.stop(options.blocking_grace).await;
+    Server::start(listeners, router, options)?.serve(shutdown).await;
     Ok(())
 }
 
-struct Acceptor<'a> {
+struct Acceptor {
     listeners: Vec<Listener>,
     connections: Arc<Connections>,
     tasks: Tasks,
-    event_loops: &'a EventLoops,
+    event_loops: EventLoops,
     /// One permit for each further connection.
     slots: Arc<Semaphore>,
 }
 
-impl<'a> Acceptor<'a> {
+impl Acceptor {
     fn new(
         listeners: Vec<Listener>,
         router: Router,
         tasks: Tasks,
-        event_loops: &'a EventLoops,
+        event_loops: EventLoops,
         options: &ServeOptions,
     ) -> Self {
         let connections = Arc::new(Connections::new(router, tasks.clone(), options));
         let slots = Arc::new(Semaphore::new(options.max_connections.max(1)));
         Self { listeners, connections, tasks, event_loops, slots }
+    }
+
+    /// Closes the listeners, so that nobody connects any more.
+    fn close(self) -> EventLoops {
+        self.event_loops
     }
 
     async fn accept_forever(&self) -> Infallible {

@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{blocking, permission, status};
+use crate::event_loops;
 
 /// Events that wait for the client.
 const QUEUED_EVENTS: usize = 64;
@@ -57,7 +58,7 @@ impl IntegrityService for Integrity {
         let options = VerifyOptions { data, nar, public_keys };
         let (events, receiver) = mpsc::channel(QUEUED_EVENTS);
         let source = self.source.clone();
-        tokio::task::spawn_blocking(move || {
+        event_loops::spawn_blocking(move || {
             let observer = Reporter { events: events.clone(), told: Mutex::new(None) };
             match source.verify(&options, &observer) {
                 Ok(report) => tell(&events, &report),

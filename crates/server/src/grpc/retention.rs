@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{blocking, permission, status};
+use crate::event_loops;
 
 /// Events that wait for the client.
 const QUEUED_EVENTS: usize = 16;
@@ -50,7 +51,7 @@ impl RetentionService for Retention {
         let options = GcOptions::from(request.into_inner());
         let (events, receiver) = mpsc::channel(QUEUED_EVENTS);
         let retention = self.retention.clone();
-        tokio::task::spawn_blocking(move || {
+        event_loops::spawn_blocking(move || {
             let observer = Reporter { events: events.clone(), told: Mutex::new(None) };
             let result = retention.collect_garbage(&options, &observer);
             let last = match result {

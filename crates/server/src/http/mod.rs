@@ -26,7 +26,7 @@ use granary_castore::Error;
 use granary_store::Store;
 use tokio::sync::Semaphore;
 
-use crate::Access;
+use crate::{Access, event_loops};
 
 mod coding;
 mod failure;
@@ -112,7 +112,7 @@ impl Cache {
         work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Failure> {
         let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || work(&store)).await {
+        match event_loops::spawn_blocking(move || work(&store)).await {
             Ok(result) => result.map_err(Into::into),
             Err(error) => {
                 Err(Error::unavailable("the request could not be finished").because(error).into())

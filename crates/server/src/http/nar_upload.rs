@@ -7,6 +7,7 @@ use granary_castore::Error;
 use granary_nix_formats::{NarHash, nixbase32};
 use granary_store::{Store, UploadedNar, ingest_nar};
 use sha2::{Digest, Sha256};
+use tokio::task::yield_now;
 
 use super::{
     Cache, Failure,
@@ -21,6 +22,11 @@ const SUFFIXES: [&str; 5] = ["", ".xz", ".zst", ".gz", ".bz2"];
 
 /// What Nix appends for compressions that are not decoded here.
 const UNSUPPORTED_SUFFIXES: [&str; 6] = [".br", ".lzip", ".lz4", ".lzma", ".Z", ".grz"];
+
+/// How much of a NAR that is stored already is hashed before others have their turn, in about a
+/// millisecond. Another thread for that would be one of the few on which uploads are decoded, and a
+/// client that only sends again what is there should not wait for these.
+const HASHED_AT_A_TIME_BYTES: usize = 1 << 20;
 
 /// What a PUT of a NAR needs to know beside its body.
 struct Upload {
@@ -47,11 +53,7 @@ pub(super) async fn put(
         })
         .await?;
     if is_stored {
-        if upload.coding == Compression::None {
-            upload::on_thread(cache, body, move |_, body| upload.check(body)).await?;
-        } else {
-            body.drain().await;
-        }
+        upload.check(body).await?;
         return Ok(StatusCode::OK);
     }
     upload::on_thread(cache, body, move |store, body| upload.store(store, body)).await?;
@@ -86,15 +88,20 @@ fn bad_name(name: &str) -> Failure {
 impl Upload {
     /// Takes the body of a NAR that is stored already: it must be what its name says all
     /// the same, or the client would believe that something else is stored.
-    fn check(&self, mut body: Body) -> Result<(), Failure> {
-        let mut hasher = Sha256::new();
-        loop {
-            let piece = body.next_piece().map_err(|error| {
-                let unknown = || Failure::bad_request(format!("the body breaks off: {error}"));
-                body.take_failure().unwrap_or_else(unknown)
-            })?;
-            let Some(piece) = piece else { break };
-            hasher.update(&piece);
+    async fn check(&self, body: &mut RequestBody) -> Result<(), Failure> {
+        if self.coding != Compression::None {
+            body.drain().await;
+            return Ok(());
+        }
+        let (mut hasher, mut hashed_bytes) = (Sha256::new(), 0);
+        while let Some(data) = body.next().await? {
+            hasher.update(&data);
+            hashed_bytes += data.len();
+            if hashed_bytes >= HASHED_AT_A_TIME_BYTES {
+                hashed_bytes = 0;
+                // Others of this thread wait.
+                yield_now().await;
+            }
         }
         self.check_hash(NarHash::from_bytes(hasher.finalize().into()))
     }

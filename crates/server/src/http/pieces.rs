@@ -9,7 +9,7 @@ use granary_castore::{Chain, Error, Result};
 use granary_store::{NarPiece, NarPieces, NarPlan, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    task::{JoinError, JoinHandle, spawn_blocking, yield_now},
+    task::{JoinError, JoinHandle, yield_now},
 };
 
 use super::{
@@ -308,7 +308,7 @@ impl Pieces {
         self.cutting = match std::mem::replace(&mut self.cutting, Cutting::Over(None)) {
             Cutting::Idle(mut pieces) => {
                 let store = Arc::clone(&self.readers.store);
-                Cutting::Busy(spawn_blocking(move || {
+                Cutting::Busy(event_loops::spawn_blocking(move || {
                     let cut = cut(&store, &mut pieces);
                     (pieces, cut)
                 }))

@@ -19,6 +19,7 @@ use super::{
     pieces::Buffers,
     range::{self, Wanted},
 };
+use crate::event_loops;
 
 /// Something with a body.
 pub(super) struct Representation {
@@ -180,7 +181,7 @@ fn filled(buffers: impl IntoIterator<Item = Bytes>) -> Buffers {
 async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EncodeError> + Send + 'static,
 ) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
+    match event_loops::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| {
             tracing::error!("a body breaks off: {}", granary_castore::Chain(&error));
             error.into()

@@ -14,6 +14,7 @@ use super::{
     Failure,
     coding::{Compression, DecodeLimits, Decoder},
 };
+use crate::event_loops;
 
 /// How much of a body is read only to throw it away, in bytes: a client that is still
 /// sending when the connection closes never sees why.
@@ -97,7 +98,7 @@ impl RequestBody {
                 }),
             }
         };
-        match tokio::task::spawn_blocking(decode).await {
+        match event_loops::spawn_blocking(decode).await {
             Ok(decoded) => decoded?.ok_or_else(too_large),
             Err(error) => Err(Failure::of(StatusCode::SERVICE_UNAVAILABLE, &error)),
         }

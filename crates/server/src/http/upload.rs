@@ -147,12 +147,6 @@ impl Body {
         self.failure.take()
     }
 
-    /// What comes next, as it came; `None` at the end.
-    pub(super) fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
-        self.wait()?;
-        Ok(self.pieces.pop_front())
-    }
-
     /// Waits until something is there to be read, or the end is.
     fn wait(&mut self) -> io::Result<()> {
         while self.pieces.is_empty() && !self.is_at_end {

@@ -38,14 +38,8 @@ use tokio::{runtime::Runtime, sync::oneshot};
 const COMPRESSIONS: [(&str, &str); 5] =
     [("none", ""), ("xz", ".xz"), ("zstd", ".zst"), ("gzip", ""), ("bzip2", ".bz2")];
 
-/// For the connections of each core. Few, so that whoever holds one without need is noticed.
-const BLOCKING_THREADS: usize = 2;
-
-/// The same for all.
-fn all_blocking_threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    BLOCKING_THREADS * cores
-}
+/// Few, so that whoever holds one without need is noticed.
+const BLOCKING_THREADS: usize = 4;
 
 /// A daemon on a port of its own.
 struct Cache {

@@ -17,7 +17,7 @@ use granary_nix_formats::{NarInfo, SigningKey, StorePath};
 use granary_server::http::HttpOptions;
 use granary_store::{PathInfoService, kinds};
 
-use super::{Cache, all_blocking_threads, nar_of_tree, signing_key, store_path};
+use super::{BLOCKING_THREADS, Cache, nar_of_tree, signing_key, store_path};
 
 /// The target of a path's narinfo.
 fn target(path: &StorePath) -> String {
@@ -121,9 +121,8 @@ fn one_that_is_kept_needs_no_record_and_no_thread() {
     let look_ups = records.look_ups.load(Ordering::SeqCst);
     let gate = records.gate.write().expect("not poisoned");
 
-    // All threads that may block wait for other paths. There are twice as many, since how they are spread
-    // hangs on which connections are closed by now.
-    let waiting: Vec<TcpStream> = (0..2 * all_blocking_threads())
+    // All threads that may block wait for other paths.
+    let waiting: Vec<TcpStream> = (0..BLOCKING_THREADS)
         .map(|number| {
             let mut stream = TcpStream::connect(cache.address).expect("the daemon listens");
             let target = target(&store_path(&format!("other-{number}")));
@@ -133,7 +132,7 @@ fn one_that_is_kept_needs_no_record_and_no_thread() {
         })
         .collect();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while records.look_ups.load(Ordering::SeqCst) < look_ups + all_blocking_threads() {
+    while records.look_ups.load(Ordering::SeqCst) < look_ups + BLOCKING_THREADS {
         assert!(Instant::now() < deadline, "not all of them look a record up");
         thread::sleep(Duration::from_millis(5));
     }

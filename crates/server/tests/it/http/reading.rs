@@ -8,7 +8,7 @@ use std::{
 use granary_nix_formats::Listing;
 
 use super::{
-    Cache, all_blocking_threads, decompress, filter, nar_of_tree, sha256, signing_key, store_path,
+    BLOCKING_THREADS, Cache, decompress, filter, nar_of_tree, sha256, signing_key, store_path,
 };
 
 /// More than four pieces of a body.
@@ -211,7 +211,7 @@ fn clients_that_do_not_read_hold_no_thread() {
     let nar = nar_of_tree(30_000_000, "true");
     let path = cache.add_path("tree", &nar, &[]);
     let url = cache.narinfo(&path).url;
-    let stalled: Vec<TcpStream> = (0..2 * all_blocking_threads())
+    let stalled: Vec<TcpStream> = (0..BLOCKING_THREADS * 2)
         .map(|number| {
             let mut stream = TcpStream::connect(cache.address).expect("the daemon listens");
             let encoding = if number % 2 == 0 { "identity" } else { "zstd" };
