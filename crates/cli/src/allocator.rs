@@ -31,7 +31,8 @@ mod glibc {
         }
         // By itself it makes up to eight for each core, for threads that come upon each other.
         // Buffers go from thread to thread here, and what is free in one arena is of no use to
-        // the others.
+        // the others. With one for each core, though, threads of two cores get from each other what
+        // is in the other one's cache.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         set(M_ARENA_MAX, (2 * cores).try_into().unwrap_or(c_int::MAX));
         set(M_MMAP_THRESHOLD, OWN_PAGES_BYTES);

@@ -3,7 +3,7 @@
 //!
 //! With tokio's own threads, which take work from each other, a connection is served now here and now
 //! there. What is read for it, copied to its socket and taken from there then wanders between the
-//! caches of cores, which costs a third of the CPU for sending a NAR where two cores share none.
+//! caches of cores, which costs a third more CPU for sending a NAR where two cores share none.
 //! A thread that stays with its connections, and threads beside it that read for them alone, pass
 //! on what is in the cache of one core for most of the time.
 
@@ -294,8 +294,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_ended_gets_no_more() {
         let mut loops = EventLoops::start(4).expect("they start");
-        let place_of_first = || loops.loops[0].handle.id();
-        let first = place_of_first();
+        let first = loops.loops[0].handle.id();
         let (end, _) = oneshot::channel();
         drop(std::mem::replace(&mut loops.loops[0].end, end));
         let others: Vec<_> = (0..count() - 1).filter_map(|_| loops.place()).collect();
