@@ -1,6 +1,7 @@
 """What a user would otherwise keep trees with: restic, borg, Nix; and tar, which only reads.
 
-Each has a directory of its own and no settings from elsewhere. `prepare` is not measured.
+Each has a directory of its own and no settings from elsewhere. `prepare` makes what is to be there before, and says how that went
+if the program has a command of its own for it.
 """
 
 import subprocess
@@ -49,11 +50,12 @@ class Restic:
             "RESTIC_CACHE_DIR": directory / "cache",
         }
 
-    def prepare(self) -> None:
+    def prepare(self) -> Finished:
+        """Makes the repository."""
         disk.remove(self.base)
         self.base.mkdir(parents=True)
         # The format that compresses is the second, which older versions do not choose.
-        run(["restic", "-q", "init", "--repository-version", "2"], env=self.env)
+        return run(["restic", "-q", "init", "--repository-version", "2"], env=self.env)
 
     def add(self, tree: Path) -> Finished:
         """Backs up the tree."""
@@ -83,10 +85,11 @@ class Borg:
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
         }
 
-    def prepare(self) -> None:
+    def prepare(self) -> Finished:
+        """Makes the repository."""
         disk.remove(self.base)
         self.base.mkdir(parents=True)
-        run(["borg", "init", "-e", "none"], env=self.env)
+        return run(["borg", "init", "-e", "none"], env=self.env)
 
     def add(self, tree: Path) -> Finished:
         """Makes an archive of the tree."""
