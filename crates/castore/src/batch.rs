@@ -55,6 +55,17 @@ pub enum Touch {
     Lease,
 }
 
+/// Does work that a [batch](WriteBatch::helpers) leaves to others, on one thread. Whatever order that is
+/// done in, and beside what else, it comes to the same.
+pub trait BatchHelper: Send {
+    /// How many parts of it wait, of this batch's.
+    fn waiting(&self) -> usize;
+
+    /// Does one, if possible one that came from the calling thread; false if none waits. Should it fail, then the
+    /// batch does.
+    fn help(&mut self) -> bool;
+}
+
 /// Blobs and directories on their way into a store.
 ///
 /// The digests come back at once; the objects are promised only when
@@ -145,6 +156,18 @@ pub trait WriteBatch: Send + Any {
     /// If the batch has failed.
     fn lease(&mut self, _root: &Root) -> Result<()> {
         Ok(())
+    }
+
+    /// Has the batch leave work to those who fill it, and makes a helper for each of `threads`
+    /// threads, which is to be used when there is nothing better to do; none if there is no work to leave. In the
+    /// background, as all of it is otherwise, is done what there is no room for, what is left when the last
+    /// helper is dropped, and what the batch waits for, as it does to commit.
+    ///
+    /// # Errors
+    ///
+    /// If memory is short.
+    fn helpers(&mut self, _threads: usize) -> Result<Vec<Box<dyn BatchHelper>>> {
+        Ok(Vec::new())
     }
 
     /// Makes everything in the batch durable and visible, and returns when it is.

@@ -39,7 +39,7 @@ mod integrity;
 
 mod memory;
 
-pub use batch::{Castore, Touch, WriteBatch};
+pub use batch::{BatchHelper, Castore, Touch, WriteBatch};
 pub use blob::{BlobExtent, BlobReader, BlobService, BlobStat, ChunkMeta, ExtentAt, NextBlob};
 pub use canonical::DecodeError;
 pub use collect::{

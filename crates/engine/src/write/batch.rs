@@ -4,11 +4,12 @@ use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use granary_castore::{
-    BlobDigest, Directory, DirectoryDigest, Error, RecordWrite, Result, Root, WriteBatch,
+    BatchHelper, BlobDigest, Directory, DirectoryDigest, Error, RecordWrite, Result, Root,
+    WriteBatch,
 };
 
 use super::{
-    compress::InFlight,
+    compress::{InFlight, Job},
     cut::{Cut, CutChunk},
     group::Group,
     open_blob::OpenBlob,
@@ -168,24 +169,27 @@ impl EngineBatch {
         }
         if bytes.len() >= LONE_FRAME_BYTES {
             let len = u32::try_from(bytes.len()).expect("bases and lists are far smaller");
-            return self.submit(bytes.clone(), vec![Object { kind, digest, len, literals_len: 0 }]);
-        }
-        self.group(kind, digest, bytes)
-    }
-
-    /// Has a small object share a frame with others.
-    fn group(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &[u8]) -> Result<()> {
-        self.chunks.push(kind, digest, bytes);
-        if self.chunks.len() >= self.engine.frame_sizes.group_bytes {
-            let (raw, objects) = self.chunks.take();
-            self.submit(raw, objects)?;
+            self.submit(bytes.clone(), vec![Object { kind, digest, len, literals_len: 0 }]);
+        } else {
+            self.group(kind, digest, bytes);
         }
         Ok(())
     }
 
-    fn submit(&self, raw: impl Into<RawFrame>, objects: Vec<Object>) -> Result<()> {
+    /// Has a small object share a frame with others.
+    fn group(&mut self, kind: ObjectKind, digest: [u8; 32], bytes: &[u8]) {
+        self.chunks.push(kind, digest, bytes);
+        if self.chunks.len() >= self.engine.frame_sizes.group_bytes {
+            let (raw, objects) = self.chunks.take();
+            self.submit(raw, objects);
+        }
+    }
+
+    fn submit(&self, raw: impl Into<RawFrame>, objects: Vec<Object>) {
         let Inner { compressors, log, .. } = &*self.engine;
-        compressors.submit(raw.into(), objects, log, self.losses, &self.in_flight)
+        let (log, in_flight) = (Arc::clone(log), Arc::clone(&self.in_flight));
+        let job = Job { raw: raw.into(), objects, log, losses: self.losses, in_flight };
+        compressors.submit(job);
     }
 
     /// Adds consecutive chunks of a blob.
@@ -194,16 +198,16 @@ impl EngineBatch {
         for chunk in cut.chunks() {
             let digest = chunk.digest();
             if !self.claim(ObjectKey::Object(ObjectKind::Chunk, digest))? {
-                self.end_run(cut, &mut run)?;
-                self.end_sequence()?;
+                self.end_run(cut, &mut run);
+                self.end_sequence();
             } else if chunk.is_normalised() {
-                self.end_run(cut, &mut run)?;
+                self.end_run(cut, &mut run);
                 let bytes = cut.bytes.slice(chunk.start..chunk.end());
                 self.put_patched(digest, &chunk, &bytes)?;
             } else {
                 run.push(digest, &chunk);
                 if run.range.len() + self.sequence.len() >= self.engine.frame_sizes.run_bytes {
-                    self.end_run(cut, &mut run)?;
+                    self.end_run(cut, &mut run);
                 }
             }
             so_far.entries.push(BlobEntry { digest, size_bytes: chunk.bytes.len() as u64 });
@@ -211,12 +215,13 @@ impl EngineBatch {
                 self.put_list(so_far)?;
             }
         }
-        self.end_run(cut, &mut run)
+        self.end_run(cut, &mut run);
+        Ok(())
     }
 
     /// Adds the chunks of a run to the sequence, or makes a frame of them right away: lying in one
     /// piece, they are not copied at all.
-    fn end_run(&mut self, cut: &Cut, run: &mut Run) -> Result<()> {
+    fn end_run(&mut self, cut: &Cut, run: &mut Run) {
         let Run { objects, range } = std::mem::take(run);
         if self.sequence.is_empty() && range.len() >= self.engine.frame_sizes.run_bytes {
             return self.submit(cut.bytes.slice(range), objects);
@@ -224,67 +229,68 @@ impl EngineBatch {
         let mut start = range.start;
         for Object { digest, len, .. } in objects {
             let end = start + len as usize;
-            self.put_in_sequence(digest, cut.bytes.slice(start..end))?;
+            self.put_in_sequence(digest, cut.bytes.slice(start..end));
             start = end;
         }
-        Ok(())
     }
 
     /// Adds a new chunk behind what came before it.
-    fn put_in_sequence(&mut self, digest: [u8; 32], bytes: Bytes) -> Result<()> {
+    fn put_in_sequence(&mut self, digest: [u8; 32], bytes: Bytes) {
         self.sequence.push(digest, bytes);
         if self.sequence.is_full(self.engine.frame_sizes.run_bytes) {
             let (raw, objects) = self.sequence.take();
-            self.submit(raw, objects)?;
+            self.submit(raw, objects);
         }
-        Ok(())
     }
 
     /// Says in what the next blobs and literals lie.
-    fn enter(&mut self, archive: &Bytes) -> Result<()> {
+    fn enter(&mut self, archive: &Bytes) {
         if self.sequence.lies_in(archive) {
-            return Ok(());
+            return;
         }
         if self.sequence.is_enough(self.engine.frame_sizes.run_bytes) {
             let (raw, objects) = self.sequence.take();
-            self.submit(raw, objects)?;
+            self.submit(raw, objects);
         }
         self.sequence.enter(archive.clone());
-        Ok(())
     }
 
     /// Notes literals behind the last blob.
-    fn put_in_between(&mut self, literals: Bytes) -> Result<()> {
-        if self.sequence.put_literals(literals) { Ok(()) } else { self.end_sequence() }
+    fn put_in_between(&mut self, literals: Bytes) {
+        if !self.sequence.put_literals(literals) {
+            self.end_sequence();
+        }
     }
 
     /// Ends the sequence: what comes next does not lie behind it. It gets a frame of its own if
     /// it is worth one.
-    fn end_sequence(&mut self) -> Result<()> {
+    fn end_sequence(&mut self) {
         if self.sequence.len() >= LONE_FRAME_BYTES {
             let (raw, objects) = self.sequence.take();
             return self.submit(raw, objects);
         }
         for (Object { kind, digest, .. }, bytes) in self.sequence.take_loose() {
-            self.group(kind, digest, &bytes)?;
+            self.group(kind, digest, &bytes);
         }
-        Ok(())
     }
 
     /// Adds the only chunk of a blob, which was claimed.
     fn put_only_chunk(&mut self, digest: [u8; 32], cut: &Cut) -> Result<()> {
         match cut.chunks().next() {
-            Some(chunk) if chunk.is_normalised() => self.put_patched(digest, &chunk, &cut.bytes),
+            Some(chunk) if chunk.is_normalised() => {
+                return self.put_patched(digest, &chunk, &cut.bytes);
+            }
             // Nothing is read of it, so it lies nowhere.
             _ if cut.bytes.is_empty() => self.group(ObjectKind::Chunk, digest, &[]),
             _ => self.put_in_sequence(digest, cut.bytes.clone()),
         }
+        Ok(())
     }
 
     /// Adds a chunk that was claimed: its normalised `bytes` as a base, if they are new, and
     /// what makes it of them.
     fn put_patched(&mut self, digest: [u8; 32], chunk: &CutChunk<'_>, bytes: &Bytes) -> Result<()> {
-        self.end_sequence()?;
+        self.end_sequence();
         let base = *blake3::hash(bytes).as_bytes();
         self.put_object(ObjectKind::Base, base, bytes)?;
         let bytes = Bytes::from(chunk.make_patches(base).encode());
@@ -358,15 +364,15 @@ impl EngineBatch {
     }
 
     fn send_all(&mut self) -> Result<()> {
-        self.end_sequence()?;
+        self.end_sequence();
         if self.chunks.len() >= LOOSE_BYTES {
             let (raw, objects) = self.chunks.take();
-            self.submit(raw, objects)?;
+            self.submit(raw, objects);
         } else if !self.chunks.is_empty() {
             let chunks = self.chunks.take_loose();
             self.send(Part::Loose(chunks))?;
         }
-        self.in_flight.wait()?;
+        self.engine.compressors.finish(&self.in_flight)?;
         if !self.patches.is_empty() {
             let patches = std::mem::take(&mut self.patches);
             self.send(Part::Loose(patches))?;
@@ -399,7 +405,7 @@ impl WriteBatch for EngineBatch {
             || may_be_one_chunk && self.is_known(&key)?
         {
             if !contents.is_empty() {
-                self.end_sequence()?;
+                self.end_sequence();
             }
             return Ok(digest);
         }
@@ -416,7 +422,7 @@ impl WriteBatch for EngineBatch {
     }
 
     fn put_blob_within(&mut self, archive: &Bytes, range: Range<usize>) -> Result<BlobDigest> {
-        self.enter(archive)?;
+        self.enter(archive);
         self.put_blob(archive.slice(range))
     }
 
@@ -453,12 +459,14 @@ impl WriteBatch for EngineBatch {
         if self.sequence.is_empty() {
             return Ok(());
         }
-        self.put_in_between(Bytes::copy_from_slice(bytes))
+        self.put_in_between(Bytes::copy_from_slice(bytes));
+        Ok(())
     }
 
     fn put_literals_within(&mut self, archive: &Bytes, range: Range<usize>) -> Result<()> {
-        self.enter(archive)?;
-        self.put_in_between(archive.slice(range))
+        self.enter(archive);
+        self.put_in_between(archive.slice(range));
+        Ok(())
     }
 
     fn put_directory(&mut self, directory: &Directory) -> Result<DirectoryDigest> {
@@ -500,6 +508,11 @@ impl WriteBatch for EngineBatch {
             self.leased.push(write);
         }
         Ok(())
+    }
+
+    fn helpers(&mut self, threads: usize) -> Result<Vec<Box<dyn BatchHelper>>> {
+        let Inner { compressors, .. } = &*self.engine;
+        (0..threads).map(|_| Ok(Box::new(compressors.helper(&self.in_flight)?) as _)).collect()
     }
 
     fn commit(self: Box<Self>) -> Result<()> {

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod extents;
 mod full_disk;
+mod helpers;
 mod index_files;
 mod limits;
 mod model;

@@ -1,36 +1,27 @@
 //! Trees of the file system into blobs and directories, in one pass.
 //!
-//! One thread walks and reads ahead, file by file into the NAR ([`walker`]), another hashes that
-//! ([`nar_hash`]); the calling thread gives the contents to the batch, which does its own work in the
-//! background. Between them are bounded queues of pieces of the NAR and the steps in them ([`step`]).
+//! A walk reads file by file into packets, pieces of the NAR with the steps in them ([`walker`], [`step`]). The
+//! NAR in them is hashed ([`nar_hash`]), and their contents go to the batch ([`consumer`]). Some threads take turns at
+//! that, and at what the batch has to do ([`pipeline`]).
 
+mod consumer;
 mod error;
-mod step;
-
 mod nar_hash;
+mod pipeline;
+mod step;
 mod walker;
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver},
-    },
-    thread,
-};
+use std::path::Path;
 
-use granary_castore::{BlobDigest, Castore, Error, WriteBatch};
+use granary_castore::{Castore, WriteBatch};
 use granary_nix_formats::{ContentAddress, HashAlgorithm, NarHash, StorePath};
 
-use crate::{
-    IngestedNar, NarDigest, NarFacts, PathInfo, PathInfoService, Store, tree_builder::TreeBuilder,
-};
+use crate::{IngestedNar, NarDigest, NarFacts, PathInfo, PathInfoService, Store};
 
 pub use error::ImportError;
-use step::{Packet, QUEUE_PACKETS, Step, StepSender};
 
-/// Is told how an import gets on, on the thread that called for it.
-pub trait ImportObserver {
+/// Is told how an import gets on: by one thread at a time, but not always the same.
+pub trait ImportObserver: Sync {
     /// So many bytes of contents were read and handed on.
     fn data(&self, _bytes: u64) {}
 
@@ -46,7 +37,7 @@ impl ImportObserver for () {}
 ///
 /// As in Nix, a file is executable if its owner may execute it, a symlink (also `path`
 /// itself) is not followed, and no other property of a file counts. File descriptors are
-/// bounded whatever the depth, memory by two queues of 4 buffers of 2 MiB, as many more as the batch
+/// bounded whatever the depth, memory by a dozen buffers of 2 MiB, as many more as the batch
 /// keeps, and [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES).
 ///
 /// # Errors
@@ -58,25 +49,7 @@ pub fn ingest_path(
     batch: &mut dyn WriteBatch,
     observer: &dyn ImportObserver,
 ) -> Result<IngestedNar, ImportError> {
-    let no_thread = |source| ImportError::file("start a thread for", path, source);
-    let (storing, to_store) = mpsc::sync_channel(QUEUE_PACKETS);
-    let (hashing, to_hash) = mpsc::sync_channel(QUEUE_PACKETS);
-    let steps = StepSender::new(storing, hashing)?;
-    thread::scope(|scope| {
-        thread::Builder::new()
-            .name("import-read".to_owned())
-            .spawn_scoped(scope, move || walker::walk(path, steps))
-            .map_err(no_thread)?;
-        // Each of the two owns its receiver: when it fails, the walker notices and ends, and
-        // with it the other.
-        let nar = thread::Builder::new()
-            .name("import-hash".to_owned())
-            .spawn_scoped(scope, move || nar_hash::hash(&to_hash))
-            .map_err(no_thread)?;
-        let tree = consume(to_store, batch, observer)?;
-        let nar = nar.join().map_err(|_| Error::unavailable("the hashing thread panicked"))?;
-        Ok(IngestedNar { node: tree.finish()?, nar })
-    })
+    pipeline::run(path, batch, observer)
 }
 
 /// Imports the tree at `path` under `name`, or its own file name, as `nix-store --add`
@@ -167,71 +140,4 @@ fn file_name(path: &Path) -> Result<String, ImportError> {
     name.and_then(|name| name.to_str())
         .map(str::to_owned)
         .ok_or_else(|| ImportError::NoName { path: path.to_owned() })
-}
-
-/// Takes the steps of the walker to the batch and the directories.
-fn consume(
-    packets: Receiver<Result<Arc<Packet>, ImportError>>,
-    batch: &mut dyn WriteBatch,
-    observer: &dyn ImportObserver,
-) -> Result<TreeBuilder, ImportError> {
-    let mut consumer = Consumer { tree: TreeBuilder::default(), batch, observer };
-    for packet in packets {
-        consumer.packet(&*packet?)?;
-    }
-    Ok(consumer.tree)
-}
-
-struct Consumer<'a> {
-    tree: TreeBuilder,
-    batch: &'a mut dyn WriteBatch,
-    observer: &'a dyn ImportObserver,
-}
-
-impl Consumer<'_> {
-    fn packet(&mut self, Packet { nar, steps }: &Packet) -> Result<(), ImportError> {
-        // Contents up to there, and what lies before them, were given to the batch.
-        let mut done = 0;
-        for step in steps {
-            match step {
-                Step::Directory => self.tree.directory(),
-                Step::Entry { name } => self.tree.entry(name.clone())?,
-                Step::EndDirectory => self.tree.end_directory(self.batch)?,
-                Step::Symlink { target } => self.tree.symlink(target.clone())?,
-                Step::File { executable, contents } => {
-                    self.tree.file(*executable, contents.len() as u64);
-                    self.batch.put_literals_within(nar, done..contents.start)?;
-                    done = contents.end;
-                    let digest = self.batch.put_blob_within(nar, contents.clone())?;
-                    self.observer.data(contents.len() as u64);
-                    self.end_file(digest)?;
-                }
-                Step::LargeFile { executable, size_bytes } => {
-                    self.tree.file(*executable, *size_bytes);
-                }
-                Step::Data(data) => {
-                    if done < data.start {
-                        self.batch.put_literals_within(nar, done..data.start)?;
-                    }
-                    done = data.end;
-                    self.batch.write(&nar[data.clone()])?;
-                    self.observer.data(data.len() as u64);
-                }
-                Step::EndLargeFile => {
-                    let digest = self.batch.finish_blob()?;
-                    self.end_file(digest)?;
-                }
-            }
-        }
-        if done < nar.len() {
-            self.batch.put_literals_within(nar, done..nar.len())?;
-        }
-        Ok(())
-    }
-
-    fn end_file(&mut self, digest: BlobDigest) -> Result<(), ImportError> {
-        self.tree.end_file(digest)?;
-        self.observer.file();
-        Ok(())
-    }
 }

@@ -1,21 +1,13 @@
-//! The steps of a walk, and the queues that they go through with the NAR that they make.
+//! The steps of a walk, and the packets that they go into with the NAR that they make.
 
-use std::{
-    io, mem,
-    ops::Range,
-    sync::{Arc, mpsc::SyncSender},
-};
+use std::{collections::VecDeque, io, mem, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use granary_nix_formats::nar;
 
-use super::ImportError;
 use crate::{MAX_WHOLE_FILE_BYTES, recycler::Recycler};
 
-/// Most packets that wait in each queue.
-pub(super) const QUEUE_PACKETS: usize = 4;
-
-/// A packet is sent when it has so many bytes of the NAR: about a frame, which then is one piece of
+/// A packet is complete when it has so many bytes of the NAR: about a frame, which then is one piece of
 /// memory. It can have as much again, if its last file is a large one. Each step has its part in the NAR, so
 /// that there are some 30,000 at most, of two or three MiB with their names.
 const PACKET_BYTES: usize = 1 << 20;
@@ -24,13 +16,16 @@ const PACKET_BYTES: usize = 1 << 20;
 /// around that.
 const BUFFER_BYTES: usize = PACKET_BYTES + MAX_WHOLE_FILE_BYTES + (16 << 10);
 
-/// Buffers that nobody uses any more and that are kept for the next packets: about as many as are
-/// under way.
+/// Buffers that nobody uses any more and that are kept for the next packets, by all threads together: about as
+/// many as are under way.
 const KEPT_PACKETS: usize = 16;
 
-/// What is sent through a queue: many steps at a time, because handing a packet from thread to thread
+/// What goes from stage to stage: many steps at a time, because handing a packet from thread to thread
 /// costs more than reading a small file.
+#[derive(Debug)]
 pub(super) struct Packet {
+    /// The number of the thread that read it.
+    pub(super) read_by: usize,
     /// A piece of the NAR.
     pub(super) nar: Bytes,
     /// Those whose bytes are in it: each has all of its bytes in the packet that it is in. So what comes
@@ -60,85 +55,89 @@ pub(super) enum Step {
     EndLargeFile,
 }
 
-/// Writes the NAR of a walk, and sends it with its steps, in packets, to two who work on them side by
-/// side.
-pub(super) struct StepSender {
-    /// To whoever stores contents; an error that ends the walk goes there too.
-    storing: SyncSender<Result<Arc<Packet>, ImportError>>,
-    /// To whoever hashes the NAR.
-    hashing: SyncSender<Arc<Packet>>,
+/// Writes the NAR of a walk, and puts it into packets with its steps.
+pub(super) struct Packer {
     nar: nar::Writer<NarBuffer>,
     steps: Vec<Step>,
-    recycler: Recycler,
+    /// Those that are complete.
+    packets: VecDeque<Arc<Packet>>,
+    /// Buffers that each thread has read into before.
+    recyclers: Vec<Recycler>,
+    /// The number of the thread that reads now.
+    read_by: usize,
 }
 
-/// Why a step could not be sent.
-#[derive(Debug)]
-pub(super) enum SendError {
-    /// Nobody receives any more.
-    Stopped,
-    /// No NAR has that step there.
-    Nar(nar::Error),
-}
-
-impl From<nar::Error> for SendError {
-    fn from(error: nar::Error) -> Self {
-        Self::Nar(error)
-    }
-}
-
-impl StepSender {
-    pub(super) fn new(
-        storing: SyncSender<Result<Arc<Packet>, ImportError>>,
-        hashing: SyncSender<Arc<Packet>>,
-    ) -> Result<Self, nar::Error> {
-        let recycler = Recycler::new(KEPT_PACKETS);
+impl Packer {
+    /// One for so many threads.
+    pub(super) fn new(threads: usize) -> Result<Self, nar::Error> {
         let nar = nar::Writer::new(NarBuffer::default())?;
-        Ok(Self { storing, hashing, nar, steps: Vec::new(), recycler })
+        let kept = KEPT_PACKETS.div_ceil(threads);
+        let recyclers = (0..threads).map(|_| Recycler::new(kept)).collect();
+        Ok(Self { nar, steps: Vec::new(), packets: VecDeque::new(), recyclers, read_by: 0 })
+    }
+
+    /// Says which thread reads what comes next. A buffer that is begun with it is one that it has used
+    /// before.
+    pub(super) fn read_by(&mut self, thread: usize) {
+        self.read_by = thread;
+        let buffer = self.nar.get_mut();
+        if buffer.bytes.is_empty() {
+            buffer.bytes = self.recyclers[thread].take();
+        }
+    }
+
+    /// The next packet that is complete.
+    pub(super) fn take(&mut self) -> Option<Arc<Packet>> {
+        self.packets.pop_front()
     }
 
     /// A directory begins.
-    pub(super) fn directory(&mut self) -> Result<(), SendError> {
+    pub(super) fn directory(&mut self) -> Result<(), nar::Error> {
         self.nar.directory()?;
-        self.push(Step::Directory)
+        self.push(Step::Directory);
+        Ok(())
     }
 
     /// The next node is this entry of the innermost directory.
-    pub(super) fn entry(&mut self, name: &[u8]) -> Result<(), SendError> {
+    pub(super) fn entry(&mut self, name: &[u8]) -> Result<(), nar::Error> {
         self.nar.entry(name)?;
-        self.push(Step::Entry { name: name.to_vec() })
+        self.push(Step::Entry { name: name.to_vec() });
+        Ok(())
     }
 
     /// The innermost directory ends.
-    pub(super) fn end_directory(&mut self) -> Result<(), SendError> {
+    pub(super) fn end_directory(&mut self) -> Result<(), nar::Error> {
         self.nar.end_directory()?;
         self.end_node()?;
-        self.push(Step::EndDirectory)
+        self.push(Step::EndDirectory);
+        Ok(())
     }
 
     /// A symlink.
-    pub(super) fn symlink(&mut self, target: &[u8]) -> Result<(), SendError> {
+    pub(super) fn symlink(&mut self, target: &[u8]) -> Result<(), nar::Error> {
         self.nar.symlink(target)?;
         self.end_node()?;
-        self.push(Step::Symlink { target: target.to_vec() })
+        self.push(Step::Symlink { target: target.to_vec() });
+        Ok(())
     }
 
     /// A file of `size` bytes, which `read` puts at the beginning of what it is given: that is one
     /// byte more.
-    pub(super) fn file<E: From<SendError>>(
+    pub(super) fn file<E: From<nar::Error>>(
         &mut self,
         executable: bool,
         size: usize,
         read: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.nar.file_header(executable, size as u64).map_err(SendError::Nar)?;
+        self.nar.file_header(executable, size as u64)?;
         let buffer = self.nar.get_mut();
         let start = buffer.len;
         read(buffer.room(size + 1))?;
         buffer.len += size;
-        self.nar.skip_file_data(size as u64).map_err(SendError::Nar)?;
+        self.nar.skip_file_data(size as u64)?;
         self.end_file()?;
-        Ok(self.push(Step::File { executable, contents: start..start + size })?)
+        self.push(Step::File { executable, contents: start..start + size });
+        Ok(())
     }
 
     /// A file of which [`data`](Self::data) comes next, and in the end
@@ -147,14 +146,15 @@ impl StepSender {
         &mut self,
         executable: bool,
         size_bytes: u64,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), nar::Error> {
         self.nar.file_header(executable, size_bytes)?;
-        self.push(Step::LargeFile { executable, size_bytes })
+        self.push(Step::LargeFile { executable, size_bytes });
+        Ok(())
     }
 
     /// The next bytes of the large file, at most so many, as `read` puts them at the beginning of
     /// what it is given. Returns how many there were.
-    pub(super) fn data<E: From<SendError>>(
+    pub(super) fn data<E: From<nar::Error>>(
         &mut self,
         at_most: usize,
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
@@ -163,54 +163,46 @@ impl StepSender {
         let start = buffer.len;
         let len = read(buffer.room(at_most))?;
         buffer.len += len;
-        self.nar.skip_file_data(len as u64).map_err(SendError::Nar)?;
-        self.push(Step::Data(start..start + len))?;
+        self.nar.skip_file_data(len as u64)?;
+        self.push(Step::Data(start..start + len));
         Ok(len)
     }
 
     /// The end of the large file, all of whose bytes came.
-    pub(super) fn end_large_file(&mut self) -> Result<(), SendError> {
+    pub(super) fn end_large_file(&mut self) -> Result<(), nar::Error> {
         self.end_file()?;
-        self.push(Step::EndLargeFile)
-    }
-
-    /// Sends the error that ended the walk; the steps before it are of no more use.
-    pub(super) fn fail(self, error: ImportError) {
-        // If nobody receives it, the import has failed already.
-        let _ = self.storing.send(Err(error));
+        self.push(Step::EndLargeFile);
+        Ok(())
     }
 
     /// Ends a file.
-    fn end_file(&mut self) -> Result<(), SendError> {
+    fn end_file(&mut self) -> Result<(), nar::Error> {
         self.nar.end_file()?;
         self.end_node()
     }
 
     /// Every node but the root is the end of an entry.
-    fn end_node(&mut self) -> Result<(), SendError> {
+    fn end_node(&mut self) -> Result<(), nar::Error> {
         if self.nar.is_within_directory() {
             self.nar.end_entry()?;
         }
         Ok(())
     }
 
-    /// Adds a step whose part of the NAR is written, and sends the packet if that fills it.
-    fn push(&mut self, step: Step) -> Result<(), SendError> {
+    /// Adds a step whose part of the NAR is written, and ends the packet if that fills it.
+    fn push(&mut self, step: Step) {
         self.steps.push(step);
         if self.nar.get_ref().len >= PACKET_BYTES {
-            self.flush()?;
+            self.flush();
         }
-        Ok(())
     }
 
-    /// Sends what is left.
-    pub(super) fn flush(&mut self) -> Result<(), SendError> {
-        let next = NarBuffer { bytes: self.recycler.take(), len: 0 };
-        let NarBuffer { bytes, len } = mem::replace(self.nar.get_mut(), next);
-        let steps = mem::take(&mut self.steps);
-        let packet = Arc::new(Packet { nar: self.recycler.freeze(bytes, len), steps });
-        self.hashing.send(Arc::clone(&packet)).map_err(|_| SendError::Stopped)?;
-        self.storing.send(Ok(packet)).map_err(|_| SendError::Stopped)
+    /// Makes a packet of what is left.
+    pub(super) fn flush(&mut self) {
+        let NarBuffer { bytes, len } = mem::take(self.nar.get_mut());
+        let (steps, read_by) = (mem::take(&mut self.steps), self.read_by);
+        let nar = self.recyclers[read_by].freeze(bytes, len);
+        self.packets.push_back(Arc::new(Packet { read_by, nar, steps }));
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -15,9 +16,11 @@ use rustix::{
     io::{Errno, read, retry_on_intr},
 };
 
+use granary_nix_formats::nar;
+
 use super::{
     ImportError,
-    step::{SendError, StepSender},
+    step::{Packer, Packet},
 };
 use crate::{MAX_OPEN_ENTRIES, MAX_WHOLE_FILE_BYTES};
 
@@ -31,49 +34,42 @@ const READ_BYTES: usize = 256 << 10;
 /// Room for names that are read from a directory at a time.
 const NAMES_BYTES: usize = 16 << 10;
 
-/// Walks the tree at `root` and sends its steps, or the error that ended it.
-pub(super) fn walk(root: &Path, steps: StepSender) {
-    let mut walker = Walker { root, open: Vec::new(), steps };
-    match walker.run() {
-        Ok(()) | Err(Failure::Stopped) => {}
-        Err(Failure::Import(error)) => walker.steps.fail(error),
-    }
-}
-
-/// Why a walk ended before the end of the tree.
-enum Failure {
-    /// The other side of the queue is gone.
-    Stopped,
-    Import(ImportError),
-}
-
-impl From<SendError> for Failure {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::Stopped => Self::Stopped,
-            SendError::Nar(error) => Self::Import(error.into()),
-        }
-    }
-}
-
 /// What went wrong with one file, before it is known where that is.
 enum Wrong {
     Errno(&'static str, Errno),
     Changed,
-    Send(SendError),
+    Nar(nar::Error),
 }
 
-impl From<SendError> for Wrong {
-    fn from(error: SendError) -> Self {
-        Self::Send(error)
+impl From<nar::Error> for Wrong {
+    fn from(error: nar::Error) -> Self {
+        Self::Nar(error)
     }
 }
 
-struct Walker<'a> {
+/// A walk, as far as it has come.
+pub(super) struct Walker<'a> {
     root: &'a Path,
     /// From the root to the directory that is being read.
     open: Vec<OpenDirectory>,
-    steps: StepSender,
+    /// The file that is being read in pieces.
+    large_file: Option<LargeFile>,
+    packer: Packer,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Root,
+    Below,
+    Done,
+}
+
+/// A file that is read in pieces.
+struct LargeFile {
+    name: CString,
+    fd: OwnedFd,
+    left: u64,
 }
 
 struct OpenDirectory {
@@ -90,43 +86,80 @@ enum Handle {
     Closed(u64, u64),
 }
 
-impl Walker<'_> {
-    fn run(&mut self) -> Result<(), Failure> {
-        let root = CString::new(self.root.as_os_str().as_bytes())
-            .map_err(|_| self.failure(None, Wrong::Errno("open", Errno::INVAL)))?;
-        let stat = statat(CWD, &root, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| self.failure(None, Wrong::Errno("look at", errno)))?;
-        self.node(root, FileType::from_raw_mode(stat.st_mode))?;
-        while let Some(directory) = self.open.last_mut() {
-            match directory.entries.pop() {
-                Some((name, kind)) => {
-                    self.steps.entry(name.as_bytes())?;
-                    self.node(name, kind)?;
-                }
-                None => self.leave()?,
-            }
-        }
-        Ok(self.steps.flush()?)
+impl<'a> Walker<'a> {
+    /// One that has the tree at `root` before it, for so many threads that take turns.
+    pub(super) fn new(root: &'a Path, threads: usize) -> Result<Self, ImportError> {
+        let (packer, progress) = (Packer::new(threads)?, Progress::Root);
+        Ok(Self { root, open: Vec::new(), large_file: None, packer, progress })
     }
 
-    /// Reads one node, `name` in the innermost directory.
-    fn node(&mut self, name: CString, kind: FileType) -> Result<(), Failure> {
+    /// Walks on, on that thread, until there is a packet; `None` if the whole tree was in those before.
+    pub(super) fn packet(&mut self, thread: usize) -> Result<Option<Arc<Packet>>, ImportError> {
+        loop {
+            let packet = self.packer.take();
+            if packet.is_some() || self.progress == Progress::Done {
+                return Ok(packet);
+            }
+            self.packer.read_by(thread);
+            self.step()?;
+        }
+    }
+
+    /// One node, or one piece of a large file.
+    fn step(&mut self) -> Result<(), ImportError> {
+        if self.progress == Progress::Root {
+            self.progress = Progress::Below;
+            let root = CString::new(self.root.as_os_str().as_bytes())
+                .map_err(|_| self.error(None, Wrong::Errno("open", Errno::INVAL)))?;
+            let stat = statat(CWD, &root, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|errno| self.error(None, Wrong::Errno("look at", errno)))?;
+            return self.node(root, FileType::from_raw_mode(stat.st_mode));
+        }
+        if let Some(file) = &mut self.large_file {
+            let done = read_piece(file, &mut self.packer);
+            match done {
+                Ok(false) => {}
+                Ok(true) => self.large_file = None,
+                Err(wrong) => {
+                    let name = file.name.clone();
+                    return Err(self.error(Some(&name), wrong));
+                }
+            }
+            return Ok(());
+        }
+        let Some(directory) = self.open.last_mut() else {
+            self.packer.flush();
+            self.progress = Progress::Done;
+            return Ok(());
+        };
+        let Some((name, kind)) = directory.entries.pop() else { return self.leave() };
+        self.packer.entry(name.as_bytes())?;
+        self.node(name, kind)
+    }
+
+    /// Reads one node, `name` in the innermost directory; of a large file, only its beginning.
+    fn node(&mut self, name: CString, kind: FileType) -> Result<(), ImportError> {
         let result = match kind {
             FileType::Directory => return self.enter(name),
-            FileType::RegularFile => read_file(innermost(&self.open), &name, &mut self.steps),
-            FileType::Symlink => read_symlink(innermost(&self.open), &name, &mut self.steps),
+            FileType::RegularFile => {
+                read_file(innermost(&self.open), &name, &mut self.packer).map(|left| {
+                    self.large_file =
+                        left.map(|(fd, left)| LargeFile { name: name.clone(), fd, left });
+                })
+            }
+            FileType::Symlink => read_symlink(innermost(&self.open), &name, &mut self.packer),
             other => {
                 let path = self.path(Some(&name));
                 let kind = kind_name(other);
-                return Err(Failure::Import(ImportError::Unsupported { path, kind }));
+                return Err(ImportError::Unsupported { path, kind });
             }
         };
-        result.map_err(|wrong| self.failure(Some(&name), wrong))
+        result.map_err(|wrong| self.error(Some(&name), wrong))
     }
 
     /// Opens a directory and reads its names.
-    fn enter(&mut self, name: CString) -> Result<(), Failure> {
-        self.steps.directory()?;
+    fn enter(&mut self, name: CString) -> Result<(), ImportError> {
+        self.packer.directory()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(innermost(&self.open), &name, flags, Mode::empty())
             .map_err(|errno| Wrong::Errno("open", errno))
@@ -135,9 +168,9 @@ impl Walker<'_> {
             Ok((Some(entries), fd)) => (entries, fd),
             Ok((None, _)) => {
                 let path = self.path(Some(&name));
-                return Err(Failure::Import(ImportError::TooManyEntries { path }));
+                return Err(ImportError::TooManyEntries { path });
             }
-            Err(wrong) => return Err(self.failure(Some(&name), wrong)),
+            Err(wrong) => return Err(self.error(Some(&name), wrong)),
         };
         self.open.push(OpenDirectory { name, handle: Handle::Open(fd), entries });
         let Some(above) = self.open.len().checked_sub(MAX_OPEN_DIRECTORIES + 1) else {
@@ -145,8 +178,8 @@ impl Walker<'_> {
         };
         let closed = match &self.open[above].handle {
             Handle::Open(fd) => {
-                let stat = fstat(fd)
-                    .map_err(|errno| self.failure(None, Wrong::Errno("look at", errno)))?;
+                let stat =
+                    fstat(fd).map_err(|errno| self.error(None, Wrong::Errno("look at", errno)))?;
                 Handle::Closed(stat.st_dev, stat.st_ino)
             }
             Handle::Closed(device, inode) => Handle::Closed(*device, *inode),
@@ -156,16 +189,16 @@ impl Walker<'_> {
     }
 
     /// Ends the innermost directory, and opens the one above again if it was closed.
-    fn leave(&mut self) -> Result<(), Failure> {
+    fn leave(&mut self) -> Result<(), ImportError> {
         let left = self.open.pop();
-        self.steps.end_directory()?;
+        self.packer.end_directory()?;
         if let (Some(OpenDirectory { handle: Handle::Open(below), .. }), Some(above)) =
             (left, self.open.last_mut())
             && let Handle::Closed(device, inode) = above.handle
         {
             match open_parent(&below, device, inode) {
                 Ok(fd) => above.handle = Handle::Open(fd),
-                Err(wrong) => return Err(self.failure(None, wrong)),
+                Err(wrong) => return Err(self.error(None, wrong)),
             }
         }
         Ok(())
@@ -183,13 +216,13 @@ impl Walker<'_> {
         path
     }
 
-    fn failure(&self, name: Option<&CStr>, wrong: Wrong) -> Failure {
+    fn error(&self, name: Option<&CStr>, wrong: Wrong) -> ImportError {
         let path = self.path(name);
-        Failure::Import(match wrong {
-            Wrong::Send(error) => return error.into(),
+        match wrong {
+            Wrong::Nar(error) => error.into(),
             Wrong::Errno(action, errno) => ImportError::File { action, path, source: errno.into() },
             Wrong::Changed => ImportError::Changed { path },
-        })
+        }
     }
 }
 
@@ -231,17 +264,19 @@ fn read_names(fd: &OwnedFd) -> Result<Option<Vec<(CString, FileType)>>, Wrong> {
     Ok(Some(entries))
 }
 
-fn read_symlink(
-    directory: BorrowedFd<'_>,
-    name: &CStr,
-    steps: &mut StepSender,
-) -> Result<(), Wrong> {
+fn read_symlink(directory: BorrowedFd<'_>, name: &CStr, packer: &mut Packer) -> Result<(), Wrong> {
     let target = readlinkat(directory, name, Vec::new())
         .map_err(|errno| Wrong::Errno("read the symlink", errno))?;
-    Ok(steps.symlink(target.as_bytes())?)
+    Ok(packer.symlink(target.as_bytes())?)
 }
 
-fn read_file(directory: BorrowedFd<'_>, name: &CStr, steps: &mut StepSender) -> Result<(), Wrong> {
+/// Reads a file; of a large one, only what comes before its contents, and gives what is to be read
+/// and how many bytes of it.
+fn read_file(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    packer: &mut Packer,
+) -> Result<Option<(OwnedFd, u64)>, Wrong> {
     // Without NONBLOCK, a FIFO that took the file's place would make this wait for ever.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = openat(directory, name, flags, Mode::empty())
@@ -255,22 +290,30 @@ fn read_file(directory: BorrowedFd<'_>, name: &CStr, steps: &mut StepSender) -> 
     if let Ok(size) = usize::try_from(size_bytes)
         && size <= MAX_WHOLE_FILE_BYTES
     {
-        return steps.file(executable, size, |room| read_whole(&fd, room));
+        packer.file(executable, size, |room| read_whole(&fd, room))?;
+        return Ok(None);
     }
-    steps.large_file(executable, size_bytes)?;
-    let mut left = size_bytes;
-    while left > 0 {
-        let wanted = usize::try_from(left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
-        let read = steps.data(wanted, |room| read_more(&fd, room))?;
-        if read == 0 {
-            return Err(Wrong::Changed);
-        }
-        left -= read as u64;
-    }
-    if read_more(&fd, &mut [0])? > 0 {
+    packer.large_file(executable, size_bytes)?;
+    Ok(Some((fd, size_bytes)))
+}
+
+/// Reads the next piece of a large file; true if it was the last.
+fn read_piece(file: &mut LargeFile, packer: &mut Packer) -> Result<bool, Wrong> {
+    let LargeFile { fd, left, .. } = file;
+    let wanted = usize::try_from(*left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
+    let read = packer.data(wanted, |room| read_more(fd, room))?;
+    if read == 0 {
         return Err(Wrong::Changed);
     }
-    Ok(steps.end_large_file()?)
+    *left -= read as u64;
+    if *left > 0 {
+        return Ok(false);
+    }
+    if read_more(fd, &mut [0])? > 0 {
+        return Err(Wrong::Changed);
+    }
+    packer.end_large_file()?;
+    Ok(true)
 }
 
 /// Reads a file that is to have one byte less than there is room for.

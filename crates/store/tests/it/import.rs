@@ -1,11 +1,16 @@
 //! Trees of the file system, held against what the real Nix makes of them.
 
 use std::{
-    cell::Cell,
     fs,
     os::unix::{fs::PermissionsExt, net::UnixListener},
+    panic::{self, AssertUnwindSafe},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -236,15 +241,17 @@ fn a_hundred_thousand_entries_in_one_directory() {
     assert!(render(&store, &path_info.node) == Nix::new().dump(&path));
 }
 
-/// More than the queue holds, so that the reading thread waits when the batch fails.
+/// The batch fails only after a while, when as much was read as may wait, so that other threads wait for it.
 #[test]
 fn a_batch_that_fails_ends_the_import() {
     struct FullDisk;
     impl WriteBatch for FullDisk {
         fn put_blob(&mut self, _: Bytes) -> Result<BlobDigest> {
+            thread::sleep(Duration::from_millis(200));
             Err(Error::unavailable("the disk is full"))
         }
         fn write(&mut self, _: &[u8]) -> Result<()> {
+            thread::sleep(Duration::from_millis(200));
             Err(Error::unavailable("the disk is full"))
         }
         fn finish_blob(&mut self) -> Result<BlobDigest> {
@@ -265,19 +272,66 @@ fn a_batch_that_fails_ends_the_import() {
     }
 }
 
+/// Does something once, when the first bytes were read.
+struct AtFirst<F>(Mutex<Option<F>>);
+
+impl<F: FnOnce() + Send> ImportObserver for AtFirst<F> {
+    fn data(&self, _: u64) {
+        let action = self.0.lock().expect("no thread panicked here").take();
+        if let Some(action) = action {
+            action();
+        }
+    }
+}
+
+fn at_first<F: FnOnce() + Send>(action: F) -> AtFirst<F> {
+    AtFirst(Mutex::new(Some(action)))
+}
+
+/// As long as it is read, far behind what is read ahead.
+#[test]
+fn a_large_file_that_changes_while_it_is_read_is_refused() {
+    const SIZE: u64 = 40 << 20;
+    for other_size in [SIZE - 1, SIZE + 1] {
+        let (_parent, path) = create(&Tree::directory([
+            ("a", Tree::file("small")),
+            ("b", Tree::file(vec![0; usize::try_from(SIZE).expect("small")])),
+        ]));
+        let large = path.join("b");
+        let change = at_first(|| {
+            let file = fs::File::options().write(true).open(&large).expect("it is there");
+            file.set_len(other_size).expect("the disk takes it");
+        });
+        let memory = MemoryStore::default();
+        let mut batch = memory.batch().expect("memory");
+        let error = ingest_path(&path, &mut *batch, &change).expect_err("it changed");
+        assert!(matches!(&error, ImportError::Changed { path } if *path == large), "{error:?}");
+    }
+}
+
+#[test]
+fn an_import_in_which_something_panics_ends() {
+    let (_parent, path) = create(&Tree::file(vec![0; 40 << 20]));
+    let panics = at_first(|| panic!("as the test wants"));
+    let memory = MemoryStore::default();
+    let mut batch = memory.batch().expect("memory");
+    let import = || ingest_path(&path, &mut *batch, &panics);
+    panic::catch_unwind(AssertUnwindSafe(import)).expect_err("it panics");
+}
+
 #[test]
 fn the_observer_hears_of_every_file_and_byte() {
     #[derive(Default)]
     struct Counter {
-        bytes: Cell<u64>,
-        files: Cell<u64>,
+        bytes: AtomicU64,
+        files: AtomicU64,
     }
     impl ImportObserver for Counter {
         fn data(&self, bytes: u64) {
-            self.bytes.set(self.bytes.get() + bytes);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         fn file(&self) {
-            self.files.set(self.files.get() + 1);
+            self.files.fetch_add(1, Ordering::Relaxed);
         }
     }
     let (_parent, path) = create(&Tree::directory([
@@ -289,5 +343,6 @@ fn the_observer_hears_of_every_file_and_byte() {
     let memory = MemoryStore::default();
     let mut batch = memory.batch().expect("memory");
     ingest_path(&path, &mut *batch, &counter).expect("a tree that can be read");
-    assert_eq!((counter.bytes.get(), counter.files.get()), (5 + (1 << 20) + 1, 3));
+    let heard = (counter.bytes.into_inner(), counter.files.into_inner());
+    assert_eq!(heard, (5 + (1 << 20) + 1, 3));
 }
