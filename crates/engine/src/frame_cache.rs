@@ -14,7 +14,7 @@ use quick_cache::{
 use crate::{format::ContentsTag, index::Location};
 
 /// Bytes of frames of which somebody wanted but a part: the next read is likely to want another.
-const FRAME_CACHE_BYTES: u64 = 16 << 20;
+const FRAME_CACHE_BYTES: u64 = 8 << 20;
 
 /// Bytes of frames that were read as a whole more than once lately. A NAR has a file as often as it
 /// has hard links, and drivers that are one file of 24 MiB under a dozen names are no rarity.
