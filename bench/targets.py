@@ -124,14 +124,14 @@ def _imports() -> list[Row]:
     new = {name: _seconds("import", name) for name in names}
     again = {name: _seconds("import again", name) for name in ("granary", "restic", "borg")}
     tar = _seconds("read", "tar")
-    backup = _seconds("import", "restic", "fill_seconds", "restic backup alone")
+    init = _seconds("import", "restic", "init_seconds", "restic init")
     granary = new.pop("granary")
     once_more = again.pop("granary")
     return [
         Row(
             "import linux, new store",
             granary,
-            [*new.values(), backup, tar],
+            [*new.values(), init, tar],
             [Ratio(0.25, granary, new["restic"]), AtMost(3.7, granary)],
         ),
         Row(

@@ -27,12 +27,10 @@ def measure(bench: Bench) -> None:
             bench.record("read", store.name, round, **_figures(store.add(tree)))
             continue
         made = store.prepare()
-        added = store.add(tree)
-        figures = _figures(added)
+        figures = _figures(store.add(tree))
         if made is not None:
             # The others make their store when they first need it.
-            figures = _figures(_one_after_the_other(made, added))
-            figures["fill_seconds"] = added.seconds
+            figures["init_seconds"] = made.seconds
         bench.record("import", store.name, round, **figures)
         bench.record("disk", store.name, round, bytes=disk.usage_bytes(store.directory))
         if isinstance(store, Nix):
@@ -44,15 +42,6 @@ def measure(bench: Bench) -> None:
             if directory not in kept:
                 disk.remove(directory)
     disk.remove(bench.stores)
-
-
-def _one_after_the_other(first: Finished, second: Finished) -> Finished:
-    return Finished(
-        seconds=first.seconds + second.seconds,
-        cpu_seconds=first.cpu_seconds + second.cpu_seconds,
-        peak_bytes=max(first.peak_bytes, second.peak_bytes),
-        stdout="",
-    )
 
 
 def _figures(finished: Finished) -> dict[str, float]:
