@@ -83,7 +83,6 @@ impl Compressors {
     /// Has a frame compressed and sent to the log. Waits while the queue is full.
     pub(super) fn submit(&self, job: Job) {
         job.in_flight.begin();
-        let is_left = job.in_flight.is_left_to_helpers();
         let Queue { limit, arrived, left, .. } = &*self.queue;
         let mut waiting = self.queue.lock();
         while waiting.jobs.len() >= *limit {
@@ -91,10 +90,11 @@ impl Compressors {
             arrived.notify_one();
             waiting = left.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        waiting.jobs.push_back((thread::current().id(), job));
-        if !is_left {
+        // With the lock: should the last helper be dropped now, the threads look again behind this.
+        if !job.in_flight.is_left_to_helpers() {
             arrived.notify_one();
         }
+        waiting.jobs.push_back((thread::current().id(), job));
     }
 
     /// Waits until the log has all frames of a batch, whoever was to compress them.

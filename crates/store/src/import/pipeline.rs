@@ -3,8 +3,8 @@
 //! To walk, to hash the NAR and to give contents to the batch are three stages: one thread at a time
 //! is at each, and they get packets in order. What the batch [leaves to others](WriteBatch::helpers), any number
 //! can do beside that. No thread has a stage of its own. Each does what is to be done next, so that none
-//! waits while there is work; and first of all what comes next for what it has read itself, whose bytes are in the
-//! cache of its core.
+//! waits while there is work; and first of all what comes next for what it has read itself, whose bytes are likelier
+//! than others in the cache of its core.
 
 use std::{
     collections::VecDeque,
