@@ -6,8 +6,10 @@
 
 mod consumer;
 mod error;
+mod names;
 mod nar_hash;
 mod pipeline;
+mod read_ahead;
 mod step;
 mod walker;
 

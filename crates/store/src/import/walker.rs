@@ -2,7 +2,6 @@
 
 use std::{
     ffi::{CStr, CString, OsStr},
-    mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, openat, readlinkat, statat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, readlinkat, statat},
     io::{Errno, read, retry_on_intr},
 };
 
@@ -20,6 +19,8 @@ use granary_nix_formats::nar;
 
 use super::{
     ImportError,
+    names::{Entry, Failed, read_names},
+    read_ahead::{self, Began, Level, MAX_NAMES_AHEAD, ReadAhead, Waits},
     step::{Packer, Packet},
 };
 use crate::{MAX_OPEN_ENTRIES, MAX_WHOLE_FILE_BYTES};
@@ -31,14 +32,17 @@ const MAX_OPEN_DIRECTORIES: usize = 64;
 /// How much of a large file is read at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// Room for names that are read from a directory at a time.
-const NAMES_BYTES: usize = 16 << 10;
-
 /// What went wrong with one file, before it is known where that is.
 enum Wrong {
     Errno(&'static str, Errno),
     Changed,
     Nar(nar::Error),
+}
+
+impl From<Failed> for Wrong {
+    fn from((action, errno): Failed) -> Self {
+        Self::Errno(action, errno)
+    }
 }
 
 impl From<nar::Error> for Wrong {
@@ -56,6 +60,11 @@ pub(super) struct Walker<'a> {
     large_file: Option<LargeFile>,
     packer: Packer,
     progress: Progress,
+    /// What the files so far count for those that are read ahead.
+    walked: u64,
+    waits: Waits,
+    /// Since it was seen that a disk is waited for.
+    read_ahead: Option<ReadAhead>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +86,7 @@ struct OpenDirectory {
     name: CString,
     handle: Handle,
     /// What is still to come, the first name last.
-    entries: Vec<(CString, FileType)>,
+    entries: Vec<Entry>,
 }
 
 enum Handle {
@@ -89,20 +98,62 @@ enum Handle {
 impl<'a> Walker<'a> {
     /// One that has the tree at `root` before it, for so many threads that take turns.
     pub(super) fn new(root: &'a Path, threads: usize) -> Result<Self, ImportError> {
-        let (packer, progress) = (Packer::new(threads)?, Progress::Root);
-        Ok(Self { root, open: Vec::new(), large_file: None, packer, progress })
+        Ok(Self {
+            root,
+            open: Vec::new(),
+            large_file: None,
+            packer: Packer::new(threads)?,
+            progress: Progress::Root,
+            walked: 0,
+            waits: Waits::default(),
+            read_ahead: None,
+        })
     }
 
     /// Walks on, on that thread, until there is a packet; `None` if the whole tree was in those before.
     pub(super) fn packet(&mut self, thread: usize) -> Result<Option<Arc<Packet>>, ImportError> {
+        let began = Began::now();
         loop {
             let packet = self.packer.take();
             if packet.is_some() || self.progress == Progress::Done {
+                self.read_ahead_if_it_waits(began);
                 return Ok(packet);
             }
             self.packer.read_by(thread);
             self.step()?;
         }
+    }
+
+    /// Has what comes read ahead, if the walk waits for a disk, as a packet shows that was begun then.
+    fn read_ahead_if_it_waits(&mut self, began: Began) {
+        let waits = self.waits.packet(began);
+        if let Some(read_ahead) = &self.read_ahead {
+            read_ahead.walked(self.walked);
+        }
+        if waits && self.read_ahead.as_ref().is_none_or(ReadAhead::is_done) {
+            // It is only slower without.
+            self.read_ahead = ReadAhead::start(self.left(), self.walked).ok();
+        }
+    }
+
+    /// What is left of the directories that are open, of that many names at most: the nearest ones.
+    fn left(&self) -> Vec<Level> {
+        let (mut path, mut paths) = (PathBuf::new(), Vec::new());
+        for directory in &self.open {
+            path.push(OsStr::from_bytes(directory.name.to_bytes()));
+            paths.push(path.clone());
+        }
+        let mut most = MAX_NAMES_AHEAD;
+        let mut left: Vec<_> = (self.open.iter().zip(paths).rev())
+            .map(|(OpenDirectory { entries, .. }, path)| {
+                let nearest = &entries[entries.len().saturating_sub(most)..];
+                most -= nearest.len();
+                let is_whole = nearest.len() == entries.len();
+                Level { path, entries: nearest.to_vec(), is_whole }
+            })
+            .collect();
+        left.reverse();
+        left
     }
 
     /// One node, or one piece of a large file.
@@ -142,9 +193,10 @@ impl<'a> Walker<'a> {
         let result = match kind {
             FileType::Directory => return self.enter(name),
             FileType::RegularFile => {
-                read_file(innermost(&self.open), &name, &mut self.packer).map(|left| {
+                read_file(innermost(&self.open), &name, &mut self.packer).map(|(size, rest)| {
+                    self.walked = self.walked.saturating_add(read_ahead::cost(size));
                     self.large_file =
-                        left.map(|(fd, left)| LargeFile { name: name.clone(), fd, left });
+                        rest.map(|fd| LargeFile { name: name.clone(), fd, left: size });
                 })
             }
             FileType::Symlink => read_symlink(innermost(&self.open), &name, &mut self.packer),
@@ -163,7 +215,7 @@ impl<'a> Walker<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(innermost(&self.open), &name, flags, Mode::empty())
             .map_err(|errno| Wrong::Errno("open", errno))
-            .and_then(|fd| Ok((read_names(&fd)?, fd)));
+            .and_then(|fd| Ok((read_names(&fd, MAX_OPEN_ENTRIES)?, fd)));
         let (entries, fd) = match opened {
             Ok((Some(entries), fd)) => (entries, fd),
             Ok((None, _)) => {
@@ -235,48 +287,19 @@ fn innermost(open: &[OpenDirectory]) -> BorrowedFd<'_> {
     }
 }
 
-/// The names in a directory, the first one last; `None` if there are too many.
-fn read_names(fd: &OwnedFd) -> Result<Option<Vec<(CString, FileType)>>, Wrong> {
-    let mut buffer = [const { MaybeUninit::uninit() }; NAMES_BYTES];
-    let mut directory = RawDir::new(fd, &mut buffer);
-    let mut entries = Vec::new();
-    while let Some(entry) = directory.next() {
-        let entry = entry.map_err(|errno| Wrong::Errno("list", errno))?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            // Some file systems do not say it here.
-            FileType::Unknown => {
-                let stat = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(|errno| Wrong::Errno("look at an entry of", errno))?;
-                FileType::from_raw_mode(stat.st_mode)
-            }
-            kind => kind,
-        };
-        if entries.len() == MAX_OPEN_ENTRIES {
-            return Ok(None);
-        }
-        entries.push((name.to_owned(), kind));
-    }
-    entries.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
-    Ok(Some(entries))
-}
-
 fn read_symlink(directory: BorrowedFd<'_>, name: &CStr, packer: &mut Packer) -> Result<(), Wrong> {
     let target = readlinkat(directory, name, Vec::new())
         .map_err(|errno| Wrong::Errno("read the symlink", errno))?;
     Ok(packer.symlink(target.as_bytes())?)
 }
 
-/// Reads a file; of a large one, only what comes before its contents, and gives what is to be read
-/// and how many bytes of it.
+/// Reads a file, and gives its size; of a large one only what comes before its contents, and gives also
+/// from where they are to be read.
 fn read_file(
     directory: BorrowedFd<'_>,
     name: &CStr,
     packer: &mut Packer,
-) -> Result<Option<(OwnedFd, u64)>, Wrong> {
+) -> Result<(u64, Option<OwnedFd>), Wrong> {
     // Without NONBLOCK, a FIFO that took the file's place would make this wait for ever.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = openat(directory, name, flags, Mode::empty())
@@ -291,10 +314,10 @@ fn read_file(
         && size <= MAX_WHOLE_FILE_BYTES
     {
         packer.file(executable, size, |room| read_whole(&fd, room))?;
-        return Ok(None);
+        return Ok((size_bytes, None));
     }
     packer.large_file(executable, size_bytes)?;
-    Ok(Some((fd, size_bytes)))
+    Ok((size_bytes, Some(fd)))
 }
 
 /// Reads the next piece of a large file; true if it was the last.
@@ -355,5 +378,63 @@ fn kind_name(kind: FileType) -> &'static str {
         FileType::CharacterDevice => "a character device",
         FileType::BlockDevice => "a block device",
         _ => "something unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is left of each directory that is open, the outermost one first.
+    fn left(walker: &Walker<'_>, root: &Path) -> Vec<String> {
+        let left = walker.left().into_iter().map(|Level { path, entries, is_whole }| {
+            let names: Vec<_> =
+                entries.iter().rev().map(|(name, _)| name.to_string_lossy()).collect();
+            let directory = path.strip_prefix(root).expect("it is below the root").display();
+            format!("{directory}: {}{}", names.join(" "), if is_whole { "" } else { ".." })
+        });
+        left.collect()
+    }
+
+    #[test]
+    fn what_is_left_is_what_comes() {
+        let root = tempfile::tempdir().expect("there is room");
+        let root = root.path();
+        fs::create_dir_all(root.join("b/d")).expect("there is room");
+        for name in ["a", "b/c", "b/d/e", "b/f", "g"] {
+            fs::write(root.join(name), name).expect("there is room");
+        }
+        let mut walker = Walker::new(root, 1).expect("there is memory");
+        let mut step = || {
+            walker.step().map_err(|error| error.to_string()).expect("nothing changes");
+            (left(&walker, root), walker.walked)
+        };
+        let cost = read_ahead::cost;
+        let outermost = |left: &str| vec![format!(": {left}")];
+        assert_eq!(step(), (outermost("a b g"), 0));
+        assert_eq!(step(), (outermost("b g"), cost(1)));
+        let below = |left: &[&str]| left.iter().map(|&left| left.to_owned()).collect::<Vec<_>>();
+        assert_eq!(step(), (below(&[": g", "b: c d f"]), cost(1)));
+        assert_eq!(step(), (below(&[": g", "b: d f"]), cost(1) + cost(3)));
+        assert_eq!(step(), (below(&[": g", "b: f", "b/d: e"]), cost(1) + cost(3)));
+        assert_eq!(step(), (below(&[": g", "b: f", "b/d: "]), cost(1) + cost(3) + cost(5)));
+    }
+
+    #[test]
+    fn only_so_many_names_are_left() {
+        let mut walker = Walker::new(Path::new("/"), 1).expect("there is memory");
+        let entry = (c"x".to_owned(), FileType::RegularFile);
+        for names in [9, MAX_NAMES_AHEAD - 1, 1] {
+            walker.open.push(OpenDirectory {
+                name: c"y".to_owned(),
+                handle: Handle::Closed(0, 0),
+                entries: vec![entry.clone(); names],
+            });
+        }
+        let left = walker.left();
+        let left: Vec<_> = left.iter().map(|left| (left.entries.len(), left.is_whole)).collect();
+        assert_eq!(left, [(0, false), (MAX_NAMES_AHEAD - 1, true), (1, true)]);
     }
 }
