@@ -17,6 +17,7 @@ from .workloads import closures, copies, imports, index, serving, sweep
 
 WORKLOADS = {
     "import": "importing linux, anew and again, and what it takes on the disk",
+    "cold": "importing linux from the disk, with nothing of it in the page cache",
     "disk": "what the closure and its rebuild take with restic, borg and as .zst files",
     "copy": "nix copy of the closure and its rebuild to the daemon, and what they take",
     "nars": "all NARs over HTTP, beside nginx",
@@ -132,6 +133,7 @@ def _measure(bench: Bench, names: Sequence[str]) -> bool:
     served = [name for name in serving.PARTS if name in names]
     steps: dict[str, Callable[[], None]] = {
         "import": lambda: imports.measure(bench),
+        "cold": lambda: imports.measure_cold(bench),
         "disk": lambda: closures.measure(bench),
         "copy": lambda: copies.measure(bench),
         # Both from one daemon.

@@ -190,6 +190,12 @@ class Tables(unittest.TestCase):
         expected = ["work", "2.00 s", "peer 4.00 s", "0.50 x peer", "≤ 0.5 x peer", "yes"]
         self.assertEqual(cells, expected)
 
+    def test_a_row_without_a_goal_has_no_verdict(self):
+        self.assertIsNone(self.row().met(self.samples))
+        self.assertEqual(table.targets([self.row()], self.samples).count("2.00 s"), 1)
+        last = table.targets([self.row()], self.samples).splitlines()[2].split("|")[-2]
+        self.assertEqual(last.strip(), "")
+
     def test_every_row_stands_without_figures(self):
         text = table.targets(rows(), Samples())
         self.assertEqual(len(text.splitlines()), len(rows()) + 2)

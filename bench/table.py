@@ -54,7 +54,7 @@ def _cells(row: Row, samples: Samples) -> list[str]:
         ", ".join(peers),
         ", ".join(ratio for ratio in ratios if ratio),
         ", ".join(reach),
-        VERDICTS[row.met(samples)],
+        VERDICTS[row.met(samples)] if row.criteria else "",
     ]
 
 

@@ -82,7 +82,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Row:
-    """One piece of work: Granary's figure, those of others, and what is to be reached.
+    """One piece of work: Granary's figure, those of others, and what is to be reached, if anything is.
 
     `beside` are further figures of Granary's that explain the first.
     """
@@ -98,12 +98,12 @@ class Row:
         return any(figure.value(samples) is not None for figure in (self.figure, *self.peers))
 
     def met(self, samples: Samples) -> bool | None:
-        """Whether all criteria are met; None if that is not known."""
+        """Whether all criteria are met; None if that is not known, or there are none."""
         verdicts = []
         for criterion in self.criteria:
             measured = criterion.measured(samples)
             verdicts.append(None if measured is None else measured <= criterion.limit)
-        return None if None in verdicts else all(verdicts)
+        return None if None in verdicts or not verdicts else all(verdicts)
 
 
 def _seconds(work: str, contender: str, figure: str = "seconds", label: str = "") -> Figure:
@@ -139,6 +139,12 @@ def _imports() -> list[Row]:
             once_more,
             [*again.values(), tar],
             [Ratio(2, once_more, tar)],
+        ),
+        Row(
+            "import linux, not in the page cache",
+            _seconds("import, cold", "granary"),
+            [_seconds("import, cold", name) for name in ("restic", "tar")],
+            [],
         ),
     ]
 

@@ -1,8 +1,8 @@
-"""Importing the source of Linux: into a new store, and again into the same."""
+"""Importing the source of Linux: into a new store, and again into the same; from the disk."""
 
 from .. import disk
 from ..bench import Bench
-from ..corpora import warm
+from ..corpora import cool, warm
 from ..peers import Borg, Nix, Restic, Tar
 from ..process import Finished
 
@@ -42,6 +42,19 @@ def measure(bench: Bench) -> None:
             if directory not in kept:
                 disk.remove(directory)
     disk.remove(bench.stores)
+
+
+def measure_cold(bench: Bench) -> None:
+    """Times Granary and restic, and tar, with nothing of the tree in the page cache."""
+    tree = bench.corpora.linux
+    stores = [bench.granary_store(), Restic(bench.stores / "restic"), Tar()]
+    for round, store in bench.alternating(stores):
+        if not isinstance(store, Tar):
+            store.prepare()
+        cool(tree)
+        bench.record("import, cold", store.name, round, **_figures(store.add(tree)))
+        for directory in bench.stores.iterdir():
+            disk.remove(directory)
 
 
 def _figures(finished: Finished) -> dict[str, float]:

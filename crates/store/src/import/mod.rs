@@ -2,7 +2,8 @@
 //!
 //! A walk reads file by file into packets, pieces of the NAR with the steps in them ([`walker`], [`step`]). The
 //! NAR in them is hashed ([`nar_hash`]), and their contents go to the batch ([`consumer`]). Some threads take turns at
-//! that, and at what the batch has to do ([`pipeline`]).
+//! that, and at what the batch has to do ([`pipeline`]). Where the walk waits for a disk, one more goes before it
+//! ([`read_ahead`]).
 
 mod consumer;
 mod error;
