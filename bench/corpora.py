@@ -26,6 +26,8 @@ QUICK_STEP = 11
 # Corpora, what they are made of, and the stores that are filled from them.
 NEEDED_BYTES = 30 << 30
 READ_BYTES = 1 << 20
+# Of so many files, one is looked at to see whether the page cache has forgotten them.
+PROBED_FILES = 64
 
 Progress = Callable[[str], None]
 
@@ -178,13 +180,31 @@ def warm(tree: Path) -> None:
                 pass
 
 
-def cool(tree: Path) -> None:
-    """Has the page cache forget the contents of every file below `tree`; their names it keeps."""
+def cool(tree: Path) -> bool:
+    """Has the page cache forget the contents of every file below `tree`; their names it keeps. Tells
+    whether it has, going by some of the files."""
     # It does not forget what is still to be written.
     os.sync()
-    for path in _files(tree):
+    asked = forgotten = 0
+    for number, path in enumerate(_files(tree)):
         with open(path, "rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if number % PROBED_FILES == 0:
+                asked += 1
+                forgotten += _would_wait(file.fileno())
+    return forgotten > asked / 2
+
+
+def _would_wait(file: int) -> bool:
+    """Whether the beginning of a file is to be read from the disk, as far as that can be told."""
+    try:
+        os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # The file system cannot tell.
+        return False
+    return False
 
 
 def _files(tree: Path) -> Iterator[str]:

@@ -2,8 +2,8 @@
 //!
 //! A walk reads file by file into packets, pieces of the NAR with the steps in them ([`walker`], [`step`]). The
 //! NAR in them is hashed ([`nar_hash`]), and their contents go to the batch ([`consumer`]). Some threads take turns at
-//! that, and at what the batch has to do ([`pipeline`]). Where the walk waits for a disk, one more goes before it
-//! ([`read_ahead`]).
+//! that, and at what the batch has to do ([`pipeline`]). Where the walk waits for a disk ([`read_ahead`]), one more goes
+//! before it ([`scout`]).
 
 mod consumer;
 mod error;
@@ -11,6 +11,7 @@ mod names;
 mod nar_hash;
 mod pipeline;
 mod read_ahead;
+mod scout;
 mod step;
 mod walker;
 
@@ -41,7 +42,8 @@ impl ImportObserver for () {}
 /// As in Nix, a file is executable if its owner may execute it, a symlink (also `path`
 /// itself) is not followed, and no other property of a file counts. File descriptors are
 /// bounded whatever the depth, memory by a dozen buffers of 2 MiB, as many more as the batch
-/// keeps, and [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES).
+/// keeps, [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES), and some thousand names more where the walk waits
+/// for a disk.
 ///
 /// # Errors
 ///

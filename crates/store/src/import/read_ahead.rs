@@ -1,75 +1,39 @@
-//! Reads ahead of a walk that waits for a disk.
+//! When a walk is read ahead of: when it waits for a disk.
 //!
 //! A walk that opens and reads one file after the other waits once for each that is not in the page
-//! cache, and has the disk do one thing at a time. A thread that goes before it, and only asks for
-//! what will be read, keeps the disk busy with many. What an import is made of it never decides: where
-//! it comes upon something that is not as expected it ends, and the walk finds out what is wrong. It
-//! also ends where all is in the page cache, and is started again if the walk waits again.
+//! cache, and has the disk do one thing at a time. A [`Scout`] before it keeps the disk busy with many,
+//! but costs a sixth more CPU where nothing is to be waited for.
 
-use std::{
-    ffi::OsStr,
-    io::{self, IoSliceMut},
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use rustix::{
-    fd::OwnedFd,
-    fs::{Advice, CWD, FileType, Mode, OFlags, fadvise, fstat, openat},
-    io::{ReadWriteFlags, preadv2},
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 
-use super::names::{Entry, read_names};
+use super::scout::{End, Level, Scout};
 
-/// How far it goes before the walk, in bytes of files, each of which counts [`FILE_BYTES`] more.
-pub(super) const AHEAD_BYTES: u64 = 64 << 20;
-
-/// What a file counts beyond its contents, so that no more than 16,384 are asked for ahead.
-const FILE_BYTES: u64 = 4 << 10;
-
-/// Most names that it has in memory.
-pub(super) const MAX_NAMES_AHEAD: usize = 1 << 16;
-
-/// It ends when so many files in a row were in the page cache.
-const MANY_IN_MEMORY: u32 = 64;
-
-/// A packet was waited for if it took that much longer than its thread was at work, and half of its
-/// time or more. One that is in the page cache takes half of that in all.
+/// A packet was waited for if it took that much longer than its thread was at work, and twice as long or
+/// more. One that is in the page cache takes half of that in all.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// So many packets in a row are waited for before the walk is believed to wait for a disk: a thread
-/// that others keep from its core waits too.
+/// So many packets in a row are waited for before the walk is believed to wait for a disk: a thread that
+/// others keep from its core waits too.
 const WAITS: u32 = 3;
 
-/// What a file of so many bytes counts.
-pub(super) fn cost(size_bytes: u64) -> u64 {
-    size_bytes.saturating_add(FILE_BYTES)
-}
+/// No more than so many have to be, however often it was believed in vain.
+const MOST_WAITS: u32 = 48;
 
-/// Tells whether a walk waits for a disk.
+/// Has a walk read ahead of where that helps.
 #[derive(Debug, Default)]
-pub(super) struct Waits {
-    in_a_row: u32,
+pub(super) struct ReadAhead {
+    patience: Patience,
+    scout: Option<Scout>,
 }
 
-impl Waits {
-    /// Notes that a packet took so long, of which its thread was at work for `busy`. True if the walk
-    /// waits for a disk, as far as that can be told.
-    fn note(&mut self, elapsed: Duration, busy: Duration) -> bool {
-        let waited = elapsed.saturating_sub(busy);
-        self.in_a_row = if waited >= WAIT && waited >= busy { self.in_a_row + 1 } else { 0 };
-        self.in_a_row >= WAITS
-    }
-
-    /// Notes that a packet was begun then, by this thread, and is complete now.
-    pub(super) fn packet(&mut self, began: Began) -> bool {
-        let now = Began::now();
-        self.note(now.at - began.at, now.busy.saturating_sub(began.busy))
-    }
+/// How long a walk is let wait.
+#[derive(Debug, PartialEq, Eq)]
+struct Patience {
+    in_a_row: u32,
+    /// How many in a row are too many; `None` if there is nothing left to be read ahead.
+    needed: Option<u32>,
 }
 
 /// When something began, and how long this thread had been at work in all.
@@ -82,323 +46,135 @@ pub(super) struct Began {
 impl Began {
     pub(super) fn now() -> Self {
         let busy = clock_gettime(ClockId::ThreadCPUTime);
-        let busy = Duration::try_from(busy).unwrap_or_default();
-        Self { at: Instant::now(), busy }
+        Self { at: Instant::now(), busy: Duration::try_from(busy).unwrap_or_default() }
     }
-}
-
-/// What is left of a directory.
-#[derive(Debug)]
-pub(super) struct Level {
-    pub(super) path: PathBuf,
-    /// The first one last.
-    pub(super) entries: Vec<Entry>,
-    /// Whether these are all.
-    pub(super) is_whole: bool,
-}
-
-/// A thread that reads ahead, until there is nothing left or this is dropped.
-#[derive(Debug)]
-pub(super) struct ReadAhead {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    walk: Mutex<Walk>,
-    /// The walk went on, or is over.
-    changed: Condvar,
-}
-
-/// The walk that is gone before.
-#[derive(Debug)]
-struct Walk {
-    /// What it has come to, by [`cost`].
-    walked: u64,
-    is_over: bool,
 }
 
 impl ReadAhead {
-    /// Begins with what is `left` of directories, the innermost one last, for a walk that has come to
-    /// `walked`.
-    ///
-    /// # Errors
-    ///
-    /// If there is no thread to be had.
-    pub(super) fn start(left: Vec<Level>, walked: u64) -> io::Result<Self> {
-        let walk = Mutex::new(Walk { walked, is_over: false });
-        let shared = Arc::new(Shared { walk, changed: Condvar::new() });
-        let followed = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("granary-ahead".to_owned())
-            .spawn(move || followed.go_before(left, walked, &ask_for))?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    /// Says how far the walk has come.
-    pub(super) fn walked(&self, walked: u64) {
-        self.shared.lock().walked = walked;
-        self.shared.changed.notify_one();
-    }
-
-    /// Whether it has nothing more to do.
-    pub(super) fn is_done(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-}
-
-impl Drop for ReadAhead {
-    fn drop(&mut self) {
-        self.shared.lock().is_over = true;
-        self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // If it panicked, nothing was asked for.
-            drop(thread.join());
+    /// Notes that this thread began a packet then and has completed it, and how far the walk has come.
+    /// If it waits too long, begins with what is `left` of the tree: levels, and how far the walk has
+    /// come when it gets there.
+    pub(super) fn packet(
+        &mut self,
+        began: Began,
+        walked: u64,
+        left: impl FnOnce() -> (Vec<Level>, u64),
+    ) {
+        let now = Began::now();
+        let too_long = self.patience.packet(now.at - began.at, now.busy.saturating_sub(began.busy));
+        if let Some(scout) = &mut self.scout {
+            scout.walked(walked);
+            let Some(end) = scout.end() else { return };
+            self.scout = None;
+            self.patience.ended(end);
+        } else if too_long {
+            let (left, at) = left();
+            match Scout::start(left, at) {
+                Ok(scout) => self.scout = Some(scout),
+                // It is only slower without.
+                Err(_) => self.patience.ended(End::Unexpected),
+            }
         }
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Walk> {
-        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
+impl Default for Patience {
+    fn default() -> Self {
+        Self { in_a_row: 0, needed: Some(WAITS) }
+    }
+}
+
+impl Patience {
+    /// Notes that a packet took so long, of which its thread was at work for `busy`. True if that is too
+    /// much.
+    fn packet(&mut self, elapsed: Duration, busy: Duration) -> bool {
+        let waited = elapsed.saturating_sub(busy);
+        self.in_a_row = if waited >= WAIT && waited >= busy { self.in_a_row + 1 } else { 0 };
+        self.needed.is_some_and(|needed| self.in_a_row >= needed)
     }
 
-    /// Asks for the files of what is `left`, until there is no use in going on.
-    fn go_before(&self, left: Vec<Level>, walked: u64, ask: &dyn Fn(&Path) -> Option<Asked>) {
-        let (mut asked, mut in_memory) = (walked, 0);
-        let _over_or_unexpected = files(left, &mut |path| {
-            let file = ask(path)?;
-            in_memory = if file.was_in_memory { in_memory + 1 } else { 0 };
-            asked = asked.saturating_add(cost(file.size_bytes));
-            (in_memory < MANY_IN_MEMORY && self.follows(asked)).then_some(())
+    /// Notes why reading ahead ended. What was in vain is not tried again as soon.
+    fn ended(&mut self, end: End) {
+        self.in_a_row = 0;
+        self.needed = self.needed.and_then(|needed| match end {
+            End::Tree | End::Over => None,
+            End::Names => Some(WAITS),
+            End::InMemory | End::Unexpected => Some((2 * needed).min(MOST_WAITS)),
         });
     }
-
-    /// Waits until the walk is near enough to what was `asked` for; false if it is over.
-    fn follows(&self, asked: u64) -> bool {
-        let mut walk = self.lock();
-        while !walk.is_over && asked > walk.walked.saturating_add(AHEAD_BYTES) {
-            walk = self.changed.wait(walk).unwrap_or_else(PoisonError::into_inner);
-        }
-        !walk.is_over
-    }
-}
-
-/// Gives `file` each file of what is `left`, in the order of the walk, until that gives `None` or
-/// something is not as expected.
-fn files(mut left: Vec<Level>, file: &mut dyn FnMut(&Path) -> Option<()>) -> Option<()> {
-    let mut names: usize = left.iter().map(|level| level.entries.len()).sum();
-    while let Some(level) = left.last_mut() {
-        let Some((name, kind)) = level.entries.pop() else {
-            if !level.is_whole {
-                return None;
-            }
-            left.pop();
-            continue;
-        };
-        names -= 1;
-        let path = level.path.join(OsStr::from_bytes(name.to_bytes()));
-        match kind {
-            FileType::Directory => {
-                let directory = open(&path, OFlags::DIRECTORY)?;
-                let entries = read_names(directory, MAX_NAMES_AHEAD.checked_sub(names)?).ok()??;
-                names += entries.len();
-                left.push(Level { path, entries, is_whole: true });
-            }
-            FileType::RegularFile => file(&path)?,
-            _ => {}
-        }
-    }
-    Some(())
-}
-
-/// A file that was asked for.
-struct Asked {
-    size_bytes: u64,
-    was_in_memory: bool,
-}
-
-/// Asks for the contents of a file.
-fn ask_for(path: &Path) -> Option<Asked> {
-    let fd = open(path, OFlags::NONBLOCK)?;
-    let stat = fstat(&fd).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return None;
-    }
-    let begins = preadv2(&fd, &mut [IoSliceMut::new(&mut [0])], 0, ReadWriteFlags::NOWAIT);
-    let was_in_memory = begins.is_ok();
-    if !was_in_memory {
-        // Of a large file, Linux reads as much as the disk takes at a time; what follows it reads before
-        // whoever reads that.
-        fadvise(&fd, 0, None, Advice::WillNeed).ok()?;
-    }
-    Some(Asked { size_bytes: u64::try_from(stat.st_size).ok()?, was_in_memory })
-}
-
-fn open(path: &Path, flags: OFlags) -> Option<OwnedFd> {
-    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::empty()).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, ffi::CString, fs, iter};
+    use std::{fs::File, iter, thread};
 
     use super::*;
 
-    fn level(path: &Path, names: &[&str], is_whole: bool) -> Level {
-        let kind = |name: &&str| {
-            let metadata = fs::symlink_metadata(path.join(name)).expect("it is there");
-            FileType::from_raw_mode(std::os::unix::fs::MetadataExt::mode(&metadata))
-        };
-        let entry = |name: &&str| (CString::new(*name).expect("it has no zero"), kind(name));
-        let entries = names.iter().rev().map(entry).collect();
-        Level { path: path.to_owned(), entries, is_whole }
-    }
-
-    /// The names of what `files` gives, below `root`, and whether it came to an end.
-    fn names(root: &Path, left: Vec<Level>) -> (Vec<String>, bool) {
-        let mut names = Vec::new();
-        let ended = files(left, &mut |path| {
-            let name = path.strip_prefix(root).expect("it is below the root");
-            names.push(name.display().to_string());
-            Some(())
-        });
-        (names, ended.is_some())
-    }
-
-    /// `a`, `b/c`, `b/d/e`, `b/f` and a symlink `g`.
-    fn tree() -> tempfile::TempDir {
-        let root = tempfile::tempdir().expect("there is room");
-        fs::create_dir_all(root.path().join("b/d")).expect("there is room");
-        for name in ["a", "b/c", "b/d/e", "b/f"] {
-            fs::write(root.path().join(name), name).expect("there is room");
-        }
-        std::os::unix::fs::symlink("a", root.path().join("g")).expect("there is room");
-        root
+    fn patience(in_a_row: u32, needed: Option<u32>) -> Patience {
+        Patience { in_a_row, needed }
     }
 
     #[test]
-    fn goes_as_the_walk_will() {
-        let tree = tree();
-        let root = tree.path();
-        let all = ["a", "b/c", "b/d/e", "b/f"].map(str::to_owned);
-        assert_eq!(names(root, vec![level(root, &["a", "b", "g"], true)]), (all.to_vec(), true));
-        let left = vec![level(root, &["g"], true), level(&root.join("b"), &["d", "f"], true)];
-        assert_eq!(names(root, left), (all[2..].to_vec(), true));
-        let left = vec![level(root, &["a"], true), level(&root.join("b"), &["f"], false)];
-        assert_eq!(names(root, left), (all[3..].to_vec(), false), "what comes next is not known");
-    }
-
-    #[test]
-    fn ends_where_something_is_not_as_expected() {
-        let tree = tree();
-        let root = tree.path();
-        let left = || vec![level(root, &["a", "b"], true)];
-        let (mut is_gone, mut is_other) = (left(), left());
-        let name = |name: &str| CString::new(name).expect("it has no zero");
-        is_gone[0].entries.push((name("gone"), FileType::Directory));
-        is_other[0].entries.push((name("a"), FileType::Directory));
-        assert_eq!(names(root, is_gone), (Vec::new(), false));
-        assert_eq!(names(root, is_other), (Vec::new(), false));
-        assert!(ask_for(&root.join("gone")).is_none());
-        assert!(ask_for(&root.join("g")).is_none(), "a symlink is not followed");
-        assert!(ask_for(&root.join("b")).is_none(), "a directory took the place of a file");
-        assert_eq!(ask_for(&root.join("b/d/e")).expect("it is there").size_bytes, 5);
-    }
-
-    #[test]
-    fn names_are_bounded() {
-        let tree = tree();
-        let root = tree.path();
-        for (names_left, expected) in [(MAX_NAMES_AHEAD - 3, true), (MAX_NAMES_AHEAD - 2, false)] {
-            let mut left = vec![level(root, &["b"], true)];
-            let other = (CString::new("x").expect("it has no zero"), FileType::Symlink);
-            left[0].entries.splice(0..0, iter::repeat_n(other, names_left));
-            // Three names are in `b`.
-            let (names, ended) = names(root, left);
-            assert_eq!((names.is_empty(), ended), (!expected, expected), "{names_left}");
-        }
-    }
-
-    fn shared(walked: u64) -> Shared {
-        Shared { walk: Mutex::new(Walk { walked, is_over: false }), changed: Condvar::new() }
-    }
-
-    /// How many files are asked for, of those that are in memory or are not.
-    fn asked(shared: &Shared, root: &Path, was_in_memory: &[bool]) -> usize {
-        let names = vec!["a"; was_in_memory.len()];
-        let asked = RefCell::new(0);
-        shared.go_before(vec![level(root, &names, true)], 0, &|_| {
-            *asked.borrow_mut() += 1;
-            let was_in_memory = was_in_memory[*asked.borrow() - 1];
-            Some(Asked { size_bytes: 1, was_in_memory })
-        });
-        asked.into_inner()
-    }
-
-    #[test]
-    fn ends_where_all_is_in_memory() {
-        let tree = tree();
-        let many = usize::try_from(MANY_IN_MEMORY).expect("a small number");
-        let mut was_in_memory = vec![true; 3 * many];
-        assert_eq!(asked(&shared(0), tree.path(), &was_in_memory), many);
-        was_in_memory[many - 1] = false;
-        assert_eq!(asked(&shared(0), tree.path(), &was_in_memory), 2 * many);
-        was_in_memory[2 * many - 1] = false;
-        was_in_memory[2 * many + 1] = false;
-        assert_eq!(asked(&shared(0), tree.path(), &was_in_memory), 3 * many);
-    }
-
-    #[test]
-    fn goes_no_further_than_it_may() {
-        let shared = shared(7);
-        assert!(shared.follows(7 + AHEAD_BYTES));
-        thread::scope(|scope| {
-            let follower = scope.spawn(|| {
-                let is_on = shared.follows(10 + AHEAD_BYTES);
-                (is_on, shared.lock().walked)
-            });
-            for walked in 8..=10 {
-                thread::yield_now();
-                shared.lock().walked = walked;
-                shared.changed.notify_one();
-            }
-            assert_eq!(follower.join().expect("it does not panic"), (true, 10));
-        });
-        shared.lock().is_over = true;
-        assert!(!shared.follows(99 + AHEAD_BYTES) && !shared.follows(0));
-    }
-
-    #[test]
-    fn its_thread_ends_with_it() {
-        let tree = tempfile::tempdir().expect("there is room");
-        let names = ["a", "b", "c"];
-        for name in names {
-            let file = fs::File::create(tree.path().join(name)).expect("there is room");
-            file.set_len(AHEAD_BYTES).expect("it takes none");
-        }
-        let left = || vec![level(tree.path(), &names, true)];
-        // It waits behind the second file.
-        let far_ahead = ReadAhead::start(left(), 0).expect("there are threads");
-        let shared = Arc::downgrade(&far_ahead.shared);
-        drop(far_ahead);
-        assert!(shared.upgrade().is_none());
-        let near = ReadAhead::start(left(), 0).expect("there are threads");
-        near.walked(3 * cost(AHEAD_BYTES));
-        while !near.is_done() {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    #[test]
-    fn a_walk_waits_if_its_packets_do_one_after_the_other() {
+    fn packets_are_waited_for_one_after_the_other() {
         let millis = Duration::from_millis;
-        let mut waits = Waits::default();
-        let mut note = |elapsed, busy| waits.note(millis(elapsed), millis(busy));
+        let mut patience = Patience::default();
         let notes = [(5, 1), (2, 1), (5, 3), (9, 4), (8, 4), (4, 2), (3, 0), (1, 1), (9, 0)];
-        let seen = notes.map(|(elapsed, busy)| note(elapsed, busy));
+        let seen = notes.map(|(elapsed, busy)| patience.packet(millis(elapsed), millis(busy)));
         assert_eq!(seen, [false, false, false, false, false, true, true, false, false]);
+        assert!(!patience.packet(Duration::from_micros(999), Duration::ZERO));
+        assert_eq!(patience, self::patience(0, Some(WAITS)));
+    }
+
+    #[test]
+    fn what_was_in_vain_is_tried_less() {
+        let ended = |needed, end| {
+            let mut patience = patience(9, needed);
+            patience.ended(end);
+            assert_eq!(patience.in_a_row, 0);
+            patience.needed
+        };
+        assert_eq!(ended(Some(3), End::InMemory), Some(6));
+        assert_eq!(ended(Some(6), End::Unexpected), Some(12));
+        assert_eq!(ended(Some(48), End::InMemory), Some(48));
+        assert_eq!(ended(Some(48), End::Names), Some(3));
+        assert_eq!(ended(Some(3), End::Tree), None);
+        assert_eq!(ended(None, End::InMemory), None);
+        assert!(!patience(99, None).packet(Duration::MAX, Duration::ZERO));
+    }
+
+    /// Notes a packet that was waited for; gives whether it asked what is left.
+    fn wait(read_ahead: &mut ReadAhead, levels: Vec<Level>) -> bool {
+        let now = Began::now();
+        let at = now.at.checked_sub(Duration::from_secs(1)).expect("the machine runs for longer");
+        let began = Began { at, ..now };
+        let mut asked = false;
+        read_ahead.packet(began, 0, || {
+            asked = true;
+            (levels, 0)
+        });
+        asked
+    }
+
+    #[test]
+    fn a_walk_that_waits_is_read_ahead_of_until_nothing_is_left() {
+        let directory = tempfile::tempdir().expect("there is room");
+        let level = |is_whole| {
+            let directory = File::open(directory.path()).expect("it is there").into();
+            vec![Level { directory, entries: Vec::new(), is_whole }]
+        };
+        let mut read_ahead = ReadAhead::default();
+        let mut waits = |is_whole| {
+            let waits = iter::repeat_with(|| wait(&mut read_ahead, level(is_whole)));
+            let waits = waits.take(5).take_while(|asked| !asked).count();
+            while read_ahead.scout.is_some() {
+                thread::sleep(Duration::from_millis(1));
+                read_ahead.packet(Began::now(), 0, || unreachable!("it has begun"));
+            }
+            waits
+        };
+        let few = usize::try_from(WAITS).expect("a small number") - 1;
+        assert_eq!(waits(false), few, "it begins");
+        assert_eq!(waits(true), few, "it begins again when it has come to the end of its names");
+        assert_eq!(waits(true), 5, "it does not when it has come to the end of the tree");
     }
 }

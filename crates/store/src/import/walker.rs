@@ -12,15 +12,16 @@ use std::{
 
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, readlinkat, statat},
-    io::{Errno, read, retry_on_intr},
+    io::{Errno, fcntl_dupfd_cloexec, read, retry_on_intr},
 };
 
 use granary_nix_formats::nar;
 
 use super::{
     ImportError,
-    names::{Entry, Failed, read_names},
-    read_ahead::{self, Began, Level, MAX_NAMES_AHEAD, ReadAhead, Waits},
+    names::{Entry, read_names},
+    read_ahead::{Began, ReadAhead},
+    scout::{self, Level, MAX_LEVELS_AHEAD, MAX_NAMES_AHEAD},
     step::{Packer, Packet},
 };
 use crate::{MAX_OPEN_ENTRIES, MAX_WHOLE_FILE_BYTES};
@@ -39,12 +40,6 @@ enum Wrong {
     Nar(nar::Error),
 }
 
-impl From<Failed> for Wrong {
-    fn from((action, errno): Failed) -> Self {
-        Self::Errno(action, errno)
-    }
-}
-
 impl From<nar::Error> for Wrong {
     fn from(error: nar::Error) -> Self {
         Self::Nar(error)
@@ -60,11 +55,9 @@ pub(super) struct Walker<'a> {
     large_file: Option<LargeFile>,
     packer: Packer,
     progress: Progress,
-    /// What the files so far count for those that are read ahead.
+    /// How far it has come, as what is read ahead counts that.
     walked: u64,
-    waits: Waits,
-    /// Since it was seen that a disk is waited for.
-    read_ahead: Option<ReadAhead>,
+    read_ahead: ReadAhead,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,8 +98,7 @@ impl<'a> Walker<'a> {
             packer: Packer::new(threads)?,
             progress: Progress::Root,
             walked: 0,
-            waits: Waits::default(),
-            read_ahead: None,
+            read_ahead: ReadAhead::default(),
         })
     }
 
@@ -115,45 +107,18 @@ impl<'a> Walker<'a> {
         let began = Began::now();
         loop {
             let packet = self.packer.take();
-            if packet.is_some() || self.progress == Progress::Done {
-                self.read_ahead_if_it_waits(began);
+            if self.progress == Progress::Done {
+                return Ok(packet);
+            }
+            if packet.is_some() {
+                let large_file = self.large_file.as_ref().map_or(0, |file| file.left);
+                let at = self.walked.saturating_add(large_file);
+                self.read_ahead.packet(began, self.walked, || (left(&self.open), at));
                 return Ok(packet);
             }
             self.packer.read_by(thread);
             self.step()?;
         }
-    }
-
-    /// Has what comes read ahead, if the walk waits for a disk, as a packet shows that was begun then.
-    fn read_ahead_if_it_waits(&mut self, began: Began) {
-        let waits = self.waits.packet(began);
-        if let Some(read_ahead) = &self.read_ahead {
-            read_ahead.walked(self.walked);
-        }
-        if waits && self.read_ahead.as_ref().is_none_or(ReadAhead::is_done) {
-            // It is only slower without.
-            self.read_ahead = ReadAhead::start(self.left(), self.walked).ok();
-        }
-    }
-
-    /// What is left of the directories that are open, of that many names at most: the nearest ones.
-    fn left(&self) -> Vec<Level> {
-        let (mut path, mut paths) = (PathBuf::new(), Vec::new());
-        for directory in &self.open {
-            path.push(OsStr::from_bytes(directory.name.to_bytes()));
-            paths.push(path.clone());
-        }
-        let mut most = MAX_NAMES_AHEAD;
-        let mut left: Vec<_> = (self.open.iter().zip(paths).rev())
-            .map(|(OpenDirectory { entries, .. }, path)| {
-                let nearest = &entries[entries.len().saturating_sub(most)..];
-                most -= nearest.len();
-                let is_whole = nearest.len() == entries.len();
-                Level { path, entries: nearest.to_vec(), is_whole }
-            })
-            .collect();
-        left.reverse();
-        left
     }
 
     /// One node, or one piece of a large file.
@@ -162,12 +127,13 @@ impl<'a> Walker<'a> {
             self.progress = Progress::Below;
             let root = CString::new(self.root.as_os_str().as_bytes())
                 .map_err(|_| self.error(None, Wrong::Errno("open", Errno::INVAL)))?;
-            let stat = statat(CWD, &root, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|errno| self.error(None, Wrong::Errno("look at", errno)))?;
-            return self.node(root, FileType::from_raw_mode(stat.st_mode));
+            let kind = self.kind(CWD, &root)?;
+            return self.node(root, kind);
         }
         if let Some(file) = &mut self.large_file {
+            let before = file.left;
             let done = read_piece(file, &mut self.packer);
+            self.walked = self.walked.saturating_add(before - file.left);
             match done {
                 Ok(false) => {}
                 Ok(true) => self.large_file = None,
@@ -185,7 +151,17 @@ impl<'a> Walker<'a> {
         };
         let Some((name, kind)) = directory.entries.pop() else { return self.leave() };
         self.packer.entry(name.as_bytes())?;
+        let kind = match kind {
+            FileType::Unknown => self.kind(innermost(&self.open), &name)?,
+            kind => kind,
+        };
         self.node(name, kind)
+    }
+
+    fn kind(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<FileType, ImportError> {
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.error(Some(name), Wrong::Errno("look at", errno)))?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
     }
 
     /// Reads one node, `name` in the innermost directory; of a large file, only its beginning.
@@ -194,7 +170,9 @@ impl<'a> Walker<'a> {
             FileType::Directory => return self.enter(name),
             FileType::RegularFile => {
                 read_file(innermost(&self.open), &name, &mut self.packer).map(|(size, rest)| {
-                    self.walked = self.walked.saturating_add(read_ahead::cost(size));
+                    // Of a large file, what is read counts when it is.
+                    let read = if rest.is_none() { size } else { 0 };
+                    self.walked = self.walked.saturating_add(scout::cost(read));
                     self.large_file =
                         rest.map(|fd| LargeFile { name: name.clone(), fd, left: size });
                 })
@@ -215,7 +193,10 @@ impl<'a> Walker<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(innermost(&self.open), &name, flags, Mode::empty())
             .map_err(|errno| Wrong::Errno("open", errno))
-            .and_then(|fd| Ok((read_names(&fd, MAX_OPEN_ENTRIES)?, fd)));
+            .and_then(|fd| {
+                let names = read_names(&fd, MAX_OPEN_ENTRIES);
+                Ok((names.map_err(|errno| Wrong::Errno("list", errno))?, fd))
+            });
         let (entries, fd) = match opened {
             Ok((Some(entries), fd)) => (entries, fd),
             Ok((None, _)) => {
@@ -224,6 +205,7 @@ impl<'a> Walker<'a> {
             }
             Err(wrong) => return Err(self.error(Some(&name), wrong)),
         };
+        self.walked = self.walked.saturating_add(scout::cost(0));
         self.open.push(OpenDirectory { name, handle: Handle::Open(fd), entries });
         let Some(above) = self.open.len().checked_sub(MAX_OPEN_DIRECTORIES + 1) else {
             return Ok(());
@@ -285,6 +267,28 @@ fn innermost(open: &[OpenDirectory]) -> BorrowedFd<'_> {
         // Only the root has none above it; the innermost is never closed.
         _ => CWD,
     }
+}
+
+/// What is left of the directories that are open, the innermost one last: the nearest names of the
+/// nearest ones.
+fn left(open: &[OpenDirectory]) -> Vec<Level> {
+    let (mut left, mut most, mut is_whole) = (Vec::new(), MAX_NAMES_AHEAD, true);
+    for directory in open.iter().rev().take(MAX_LEVELS_AHEAD) {
+        let Handle::Open(fd) = &directory.handle else { break };
+        let Ok(fd) = fcntl_dupfd_cloexec(fd, 0) else { break };
+        let entries = &directory.entries;
+        let nearest = entries[entries.len().saturating_sub(most)..].to_vec();
+        most -= nearest.len();
+        is_whole &= nearest.len() == entries.len();
+        left.push(Level { directory: fd, entries: nearest, is_whole });
+    }
+    left.reverse();
+    if left.len() < open.len()
+        && let Some(outermost) = left.first_mut()
+    {
+        outermost.is_whole = false;
+    }
+    left
 }
 
 fn read_symlink(directory: BorrowedFd<'_>, name: &CStr, packer: &mut Packer) -> Result<(), Wrong> {
@@ -383,58 +387,64 @@ fn kind_name(kind: FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
 
     use super::*;
 
     /// What is left of each directory that is open, the outermost one first.
-    fn left(walker: &Walker<'_>, root: &Path) -> Vec<String> {
-        let left = walker.left().into_iter().map(|Level { path, entries, is_whole }| {
+    fn names_left(walker: &Walker<'_>) -> Vec<String> {
+        let level = |Level { entries, is_whole, .. }| {
             let names: Vec<_> =
                 entries.iter().rev().map(|(name, _)| name.to_string_lossy()).collect();
-            let directory = path.strip_prefix(root).expect("it is below the root").display();
-            format!("{directory}: {}{}", names.join(" "), if is_whole { "" } else { ".." })
-        });
-        left.collect()
+            names.join(" ") + if is_whole { "" } else { ".." }
+        };
+        left(&walker.open).into_iter().map(level).collect()
     }
 
     #[test]
-    fn what_is_left_is_what_comes() {
+    fn what_is_left_and_how_far_it_has_come() {
         let root = tempfile::tempdir().expect("there is room");
         let root = root.path();
         fs::create_dir_all(root.join("b/d")).expect("there is room");
-        for name in ["a", "b/c", "b/d/e", "b/f", "g"] {
-            fs::write(root.join(name), name).expect("there is room");
+        let large = MAX_WHOLE_FILE_BYTES + READ_BYTES;
+        for (name, size) in [("a", 1), ("b/c", large), ("b/d/e", 5), ("b/f", 6), ("g", 7)] {
+            fs::write(root.join(name), vec![0; size]).expect("there is room");
         }
         let mut walker = Walker::new(root, 1).expect("there is memory");
+        let mut walked = 0;
         let mut step = || {
             walker.step().map_err(|error| error.to_string()).expect("nothing changes");
-            (left(&walker, root), walker.walked)
+            let before = std::mem::replace(&mut walked, walker.walked);
+            (names_left(&walker), walked - before)
         };
-        let cost = read_ahead::cost;
-        let outermost = |left: &str| vec![format!(": {left}")];
-        assert_eq!(step(), (outermost("a b g"), 0));
-        assert_eq!(step(), (outermost("b g"), cost(1)));
-        let below = |left: &[&str]| left.iter().map(|&left| left.to_owned()).collect::<Vec<_>>();
-        assert_eq!(step(), (below(&[": g", "b: c d f"]), cost(1)));
-        assert_eq!(step(), (below(&[": g", "b: d f"]), cost(1) + cost(3)));
-        assert_eq!(step(), (below(&[": g", "b: f", "b/d: e"]), cost(1) + cost(3)));
-        assert_eq!(step(), (below(&[": g", "b: f", "b/d: "]), cost(1) + cost(3) + cost(5)));
+        let cost = |size: usize| scout::cost(size as u64);
+        let left = |left: &[&str]| left.iter().map(|&left| left.to_owned()).collect::<Vec<_>>();
+        assert_eq!(step(), (left(&["a b g"]), cost(0)));
+        assert_eq!(step(), (left(&["b g"]), cost(1)));
+        assert_eq!(step(), (left(&["g", "c d f"]), cost(0)));
+        assert_eq!(step(), (left(&["g", "d f"]), cost(0)));
+        let pieces: u64 = (0..large.div_ceil(READ_BYTES)).map(|_| step().1).sum();
+        assert_eq!(pieces, large as u64);
+        assert_eq!(step(), (left(&["g", "f", "e"]), cost(0)));
+        assert_eq!(step(), (left(&["g", "f", ""]), cost(5)));
+        assert_eq!(step(), (left(&["g", "f"]), 0));
     }
 
     #[test]
-    fn only_so_many_names_are_left() {
+    fn only_so_much_is_left() {
         let mut walker = Walker::new(Path::new("/"), 1).expect("there is memory");
-        let entry = (c"x".to_owned(), FileType::RegularFile);
-        for names in [9, MAX_NAMES_AHEAD - 1, 1] {
-            walker.open.push(OpenDirectory {
-                name: c"y".to_owned(),
-                handle: Handle::Closed(0, 0),
-                entries: vec![entry.clone(); names],
-            });
-        }
-        let left = walker.left();
-        let left: Vec<_> = left.iter().map(|left| (left.entries.len(), left.is_whole)).collect();
-        assert_eq!(left, [(0, false), (MAX_NAMES_AHEAD - 1, true), (1, true)]);
+        let mut enter = |names, is_open| {
+            let root = File::open("/").expect("it is there");
+            let handle = if is_open { Handle::Open(root.into()) } else { Handle::Closed(0, 0) };
+            let entries = vec![(c"x".to_owned(), FileType::RegularFile); names];
+            walker.open.push(OpenDirectory { name: c"y".to_owned(), handle, entries });
+            let left = left(&walker.open);
+            left.iter().map(|left| (left.entries.len(), left.is_whole)).collect::<Vec<_>>()
+        };
+        assert_eq!(enter(9, true), [(9, true)]);
+        assert_eq!(enter(MAX_NAMES_AHEAD - 1, true), [(1, false), (MAX_NAMES_AHEAD - 1, true)]);
+        assert_eq!(enter(1, true), [(0, false), (MAX_NAMES_AHEAD - 1, true), (1, true)]);
+        assert_eq!(enter(2, false), []);
+        assert_eq!(enter(3, true), [(3, false)], "what is above is closed");
     }
 }
