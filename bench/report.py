@@ -90,6 +90,7 @@ class Report:
                     for criterion in row.criteria
                 ],
                 "reached": row.met(samples),
+                "behind": row.behind,
             }
             for row in self.rows
         ]

@@ -54,8 +54,15 @@ def _cells(row: Row, samples: Samples) -> list[str]:
         ", ".join(peers),
         ", ".join(ratio for ratio in ratios if ratio),
         ", ".join(reach),
-        VERDICTS[row.met(samples)] if row.criteria else "",
+        _verdict(row, samples),
     ]
+
+
+def _verdict(row: Row, samples: Samples) -> str:
+    if not row.criteria:
+        return ""
+    met = row.met(samples)
+    return VERDICTS[met] + (f": {row.behind} comes first" if met is False and row.behind else "")
 
 
 def _named(figure: Figure, samples: Samples) -> str:

@@ -84,7 +84,8 @@ class Ratio:
 class Row:
     """One piece of work: Granary's figure, those of others, and what is to be reached, if anything is.
 
-    `beside` are further figures of Granary's that explain the first.
+    `beside` are further figures of Granary's that explain the first. `behind` is what comes first where
+    both cannot be reached.
     """
 
     work: str
@@ -92,6 +93,7 @@ class Row:
     peers: Sequence[Figure]
     criteria: Sequence[AtMost | Ratio]
     beside: Sequence[Figure] = ()
+    behind: str = ""
 
     def has_figures(self, samples: Samples) -> bool:
         """Whether anything of it was measured."""
@@ -133,6 +135,7 @@ def _imports() -> list[Row]:
             granary,
             [*new.values(), init, tar],
             [Ratio(0.25, granary, new["restic"]), AtMost(3.7, granary)],
+            behind="disk",
         ),
         Row(
             "import linux again, unchanged",
