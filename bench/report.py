@@ -90,7 +90,7 @@ class Report:
                     for criterion in row.criteria
                 ],
                 "reached": row.met(samples),
-                "behind": row.behind,
+                "behind": row.behind.work if row.gives_way(samples) else None,
             }
             for row in self.rows
         ]

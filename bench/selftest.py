@@ -190,11 +190,17 @@ class Tables(unittest.TestCase):
         expected = ["work", "2.00 s", "peer 4.00 s", "0.50 x peer", "≤ 0.5 x peer", "yes"]
         self.assertEqual(cells, expected)
 
-    def test_a_row_says_what_comes_first_if_it_is_not_reached(self):
-        for limit, expected in [(0.5, "yes"), (0.4, "**no**: disk comes first")]:
-            row = Row("work", self.own, [self.peer], [Ratio(limit, self.own, self.peer)], (), "disk")
-            verdict = table.targets([row], self.samples).splitlines()[2].split("|")[-2]
-            self.assertEqual(verdict.strip(), expected)
+    def test_a_row_says_what_comes_first_if_it_gives_way(self):
+        def verdict(first, *criteria):
+            disk = Row("disk", self.own, [], [AtMost(first, self.own)])
+            row = Row("work", self.own, [self.peer], criteria, behind=disk)
+            return table.targets([row], self.samples).splitlines()[2].split("|")[-2].strip()
+
+        missed, met = Ratio(0.4, self.own, self.peer), Ratio(0.5, self.own, self.peer)
+        self.assertEqual(verdict(2, missed, AtMost(2, self.own)), "**no**: disk comes first")
+        self.assertEqual(verdict(2, met), "yes")
+        self.assertEqual(verdict(1, missed), "**no**")
+        self.assertEqual(verdict(2, missed, AtMost(1, self.own)), "**no**")
 
     def test_a_row_without_a_goal_has_no_verdict(self):
         self.assertIsNone(self.row().met(self.samples))

@@ -61,8 +61,8 @@ def _cells(row: Row, samples: Samples) -> list[str]:
 def _verdict(row: Row, samples: Samples) -> str:
     if not row.criteria:
         return ""
-    met = row.met(samples)
-    return VERDICTS[met] + (f": {row.behind} comes first" if met is False and row.behind else "")
+    gives_way = f": {row.behind.work} comes first" if row.gives_way(samples) else ""
+    return VERDICTS[row.met(samples)] + gives_way
 
 
 def _named(figure: Figure, samples: Samples) -> str:

@@ -84,8 +84,8 @@ class Ratio:
 class Row:
     """One piece of work: Granary's figure, those of others, and what is to be reached, if anything is.
 
-    `beside` are further figures of Granary's that explain the first. `behind` is what comes first where
-    both cannot be reached.
+    `beside` are further figures of Granary's that explain the first. `behind` is the row that comes
+    first where the ratios of both cannot be reached.
     """
 
     work: str
@@ -93,7 +93,7 @@ class Row:
     peers: Sequence[Figure]
     criteria: Sequence[AtMost | Ratio]
     beside: Sequence[Figure] = ()
-    behind: str = ""
+    behind: "Row | None" = None
 
     def has_figures(self, samples: Samples) -> bool:
         """Whether anything of it was measured."""
@@ -107,6 +107,13 @@ class Row:
             verdicts.append(None if measured is None else measured <= criterion.limit)
         return None if None in verdicts or not verdicts else all(verdicts)
 
+    def gives_way(self, samples: Samples) -> bool:
+        """Whether it is not met, by ratios alone, and the row that comes first is."""
+        measured = ((criterion, criterion.measured(samples)) for criterion in self.criteria)
+        missed = [of for of, value in measured if value is None or value > of.limit]
+        ratios = bool(missed) and all(isinstance(criterion, Ratio) for criterion in missed)
+        return ratios and self.behind is not None and self.behind.met(samples) is True
+
 
 def _seconds(work: str, contender: str, figure: str = "seconds", label: str = "") -> Figure:
     return Figure(work, contender, figure, "s", label=label)
@@ -118,10 +125,11 @@ def _megabytes(work: str, contender: str, figure: str = "bytes", label: str = ""
 
 def rows() -> list[Row]:
     """The table, from top to bottom."""
-    return [*_imports(), *_disk(), _copy(), *_nars(), _narinfos(), _memory(), *_index()]
+    disk = _disk()
+    return [*_imports(disk[0]), *disk, _copy(), *_nars(), _narinfos(), _memory(), *_index()]
 
 
-def _imports() -> list[Row]:
+def _imports(disk: Row) -> list[Row]:
     names = ("granary", "restic", "borg", "nix-store --add")
     new = {name: _seconds("import", name) for name in names}
     again = {name: _seconds("import again", name) for name in ("granary", "restic", "borg")}
@@ -135,7 +143,7 @@ def _imports() -> list[Row]:
             granary,
             [*new.values(), init, tar],
             [Ratio(0.25, granary, new["restic"]), AtMost(3.7, granary)],
-            behind="disk",
+            behind=disk,
         ),
         Row(
             "import linux again, unchanged",

@@ -42,8 +42,8 @@ impl ImportObserver for () {}
 /// As in Nix, a file is executable if its owner may execute it, a symlink (also `path`
 /// itself) is not followed, and no other property of a file counts. File descriptors are
 /// bounded whatever the depth, memory by a dozen buffers of 2 MiB, as many more as the batch
-/// keeps, [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES), and some thousand names more where the walk waits
-/// for a disk.
+/// keeps, [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES), and 65,536 names more where the walk waits for a
+/// disk.
 ///
 /// # Errors
 ///

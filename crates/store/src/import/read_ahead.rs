@@ -52,13 +52,13 @@ impl Began {
 
 impl ReadAhead {
     /// Notes that this thread began a packet then and has completed it, and how far the walk has come.
-    /// If it waits too long, begins with what is `left` of the tree: levels, and how far the walk has
-    /// come when it gets there.
+    /// If it waits too long, begins with what is `left` of the tree, if that can be had, where the walk
+    /// comes to when it has come to `at`.
     pub(super) fn packet(
         &mut self,
         began: Began,
-        walked: u64,
-        left: impl FnOnce() -> (Vec<Level>, u64),
+        (walked, at): (u64, u64),
+        left: impl FnOnce() -> Option<Vec<Level>>,
     ) {
         let now = Began::now();
         let too_long = self.patience.packet(now.at - began.at, now.busy.saturating_sub(began.busy));
@@ -68,11 +68,10 @@ impl ReadAhead {
             self.scout = None;
             self.patience.ended(end);
         } else if too_long {
-            let (left, at) = left();
-            match Scout::start(left, at) {
-                Ok(scout) => self.scout = Some(scout),
+            self.scout = left().and_then(|left| Scout::start(left, at).ok());
+            if self.scout.is_none() {
                 // It is only slower without.
-                Err(_) => self.patience.ended(End::Unexpected),
+                self.patience.ended(End::InVain);
             }
         }
     }
@@ -98,8 +97,8 @@ impl Patience {
         self.in_a_row = 0;
         self.needed = self.needed.and_then(|needed| match end {
             End::Tree | End::Over => None,
-            End::Names => Some(WAITS),
-            End::InMemory | End::Unexpected => Some((2 * needed).min(MOST_WAITS)),
+            End::Paused => Some(WAITS),
+            End::InVain => Some((2 * needed).min(MOST_WAITS)),
         });
     }
 }
@@ -133,24 +132,24 @@ mod tests {
             assert_eq!(patience.in_a_row, 0);
             patience.needed
         };
-        assert_eq!(ended(Some(3), End::InMemory), Some(6));
-        assert_eq!(ended(Some(6), End::Unexpected), Some(12));
-        assert_eq!(ended(Some(48), End::InMemory), Some(48));
-        assert_eq!(ended(Some(48), End::Names), Some(3));
+        assert_eq!(ended(Some(3), End::InVain), Some(6));
+        assert_eq!(ended(Some(6), End::InVain), Some(12));
+        assert_eq!(ended(Some(48), End::InVain), Some(48));
+        assert_eq!(ended(Some(48), End::Paused), Some(3));
         assert_eq!(ended(Some(3), End::Tree), None);
-        assert_eq!(ended(None, End::InMemory), None);
+        assert_eq!(ended(None, End::InVain), None);
         assert!(!patience(99, None).packet(Duration::MAX, Duration::ZERO));
     }
 
     /// Notes a packet that was waited for; gives whether it asked what is left.
-    fn wait(read_ahead: &mut ReadAhead, levels: Vec<Level>) -> bool {
+    fn wait(read_ahead: &mut ReadAhead, levels: Option<Vec<Level>>) -> bool {
         let now = Began::now();
         let at = now.at.checked_sub(Duration::from_secs(1)).expect("the machine runs for longer");
         let began = Began { at, ..now };
         let mut asked = false;
-        read_ahead.packet(began, 0, || {
+        read_ahead.packet(began, (0, 0), || {
             asked = true;
-            (levels, 0)
+            levels
         });
         asked
     }
@@ -160,19 +159,22 @@ mod tests {
         let directory = tempfile::tempdir().expect("there is room");
         let level = |is_whole| {
             let directory = File::open(directory.path()).expect("it is there").into();
-            vec![Level { directory, entries: Vec::new(), is_whole }]
+            Some(vec![Level { directory, entries: Vec::new(), is_whole }])
         };
         let mut read_ahead = ReadAhead::default();
+        let few = usize::try_from(WAITS).expect("a small number") - 1;
+        assert_eq!((0..=few).filter(|_| wait(&mut read_ahead, None)).count(), 1, "in vain");
+        assert_eq!(read_ahead.patience, patience(0, Some(2 * WAITS)));
+        read_ahead = ReadAhead::default();
         let mut waits = |is_whole| {
             let waits = iter::repeat_with(|| wait(&mut read_ahead, level(is_whole)));
             let waits = waits.take(5).take_while(|asked| !asked).count();
             while read_ahead.scout.is_some() {
                 thread::sleep(Duration::from_millis(1));
-                read_ahead.packet(Began::now(), 0, || unreachable!("it has begun"));
+                read_ahead.packet(Began::now(), (0, 0), || unreachable!("it has begun"));
             }
             waits
         };
-        let few = usize::try_from(WAITS).expect("a small number") - 1;
         assert_eq!(waits(false), few, "it begins");
         assert_eq!(waits(true), few, "it begins again when it has come to the end of its names");
         assert_eq!(waits(true), 5, "it does not when it has come to the end of the tree");

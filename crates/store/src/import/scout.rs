@@ -54,12 +54,10 @@ pub(super) struct Level {
 pub(super) enum End {
     /// Nothing of the tree is left.
     Tree,
-    /// It came to the end of the names that it had.
-    Names,
-    /// All is in the page cache.
-    InMemory,
-    /// Something was not as expected, or too large.
-    Unexpected,
+    /// It went as far as it could, and was of use.
+    Paused,
+    /// All was in the page cache from the start, or something was not as expected or too large.
+    InVain,
     /// The walk is over.
     Over,
 }
@@ -113,7 +111,7 @@ impl Scout {
         let walk = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("granary-scout".to_owned())
-            .spawn(move || walk.go_before(left, at, ask).unwrap_or_else(|end| end))?;
+            .spawn(move || walk.go_before(left, at, ask))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -126,10 +124,11 @@ impl Scout {
     /// Why it has ended, if it has.
     pub(super) fn end(&mut self) -> Option<End> {
         let thread = self.thread.take_if(|thread| thread.is_finished())?;
-        Some(thread.join().unwrap_or(End::Unexpected))
+        Some(thread.join().unwrap_or(End::InVain))
     }
 }
 
+/// Waits for its thread, and so for what the thread asks the system for at the moment.
 impl Drop for Scout {
     fn drop(&mut self) {
         self.shared.lock().is_over = true;
@@ -151,47 +150,13 @@ impl Shared {
     }
 
     /// Asks for the files of what is `left`, in the order of the walk, and tells why it ended.
-    fn go_before(&self, mut left: Vec<Level>, at: u64, ask: Ask) -> Result<End, End> {
-        let mut names: usize = left.iter().map(|level| level.entries.len()).sum();
-        let (mut asked, mut in_memory) = (at, 0);
-        while let Some(level) = left.last_mut() {
-            let Some((name, kind)) = level.entries.pop() else {
-                if !level.is_whole {
-                    return Err(End::Names);
-                }
-                left.pop();
-                continue;
-            };
-            names -= 1;
-            match kind {
-                FileType::RegularFile => {
-                    let file = ask(&level.directory, &name).ok_or(End::Unexpected)?;
-                    asked = asked.saturating_add(cost(file.size_bytes));
-                    in_memory = match file.was_in_memory {
-                        Some(true) => in_memory + 1,
-                        Some(false) => 0,
-                        None => in_memory,
-                    };
-                    if in_memory == MANY_IN_MEMORY {
-                        return Err(End::InMemory);
-                    }
-                }
-                FileType::Directory => {
-                    let below = enter(&level.directory, &name, MAX_NAMES_AHEAD - names);
-                    let below = below.ok_or(End::Unexpected)?;
-                    asked = asked.saturating_add(cost(0));
-                    names += below.entries.len();
-                    left.push(below);
-                    if left.len() > MAX_LEVELS_AHEAD {
-                        return Err(End::Unexpected);
-                    }
-                }
-                FileType::Symlink => continue,
-                _ => return Err(End::Unexpected),
-            }
-            self.follow(asked)?;
+    fn go_before(&self, left: Vec<Level>, at: u64, ask: Ask) -> End {
+        let mut journey = Journey { asked: at, in_memory: 0, was_of_use: false };
+        match journey.go(left, &mut |asked| self.follow(asked), ask) {
+            Ok(()) => End::Tree,
+            Err(End::InVain) if journey.was_of_use => End::Paused,
+            Err(end) => end,
         }
-        Ok(End::Tree)
     }
 
     /// Waits until the walk is near enough to what was `asked` for.
@@ -208,6 +173,71 @@ impl Walk {
     /// Whether it goes on, so far behind what was `asked` for that this waits.
     fn is_far_behind(&self, asked: u64) -> bool {
         !self.is_over && asked > self.walked.saturating_add(AHEAD_BYTES)
+    }
+}
+
+/// How far it has come.
+struct Journey {
+    /// As [`cost`] counts.
+    asked: u64,
+    /// How many of the last files were in the page cache.
+    in_memory: u32,
+    /// Whether any was not.
+    was_of_use: bool,
+}
+
+impl Journey {
+    /// Goes through what is `left`, and has the walk follow.
+    fn go(
+        &mut self,
+        mut left: Vec<Level>,
+        follow: &mut dyn FnMut(u64) -> Result<(), End>,
+        ask: Ask,
+    ) -> Result<(), End> {
+        let mut names: usize = left.iter().map(|level| level.entries.len()).sum();
+        while let Some(level) = left.last_mut() {
+            let Some((name, kind)) = level.entries.pop() else {
+                if !level.is_whole {
+                    // Why it was not given more is no fault of what comes.
+                    return Err(End::Paused);
+                }
+                left.pop();
+                continue;
+            };
+            names -= 1;
+            match kind {
+                FileType::RegularFile => {
+                    self.file(&ask(&level.directory, &name).ok_or(End::InVain)?)?;
+                }
+                FileType::Directory => {
+                    // What it has gone through takes no memory while it is below.
+                    level.entries.shrink_to_fit();
+                    let below = enter(&level.directory, &name, MAX_NAMES_AHEAD - names);
+                    let below = below.ok_or(End::InVain)?;
+                    self.asked = self.asked.saturating_add(cost(0));
+                    names += below.entries.len();
+                    left.push(below);
+                    if left.len() > MAX_LEVELS_AHEAD {
+                        return Err(End::InVain);
+                    }
+                }
+                FileType::Symlink => continue,
+                _ => return Err(End::InVain),
+            }
+            follow(self.asked)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, file: &Asked) -> Result<(), End> {
+        self.asked = self.asked.saturating_add(cost(file.size_bytes));
+        self.in_memory = match file.was_in_memory {
+            Some(true) => self.in_memory + 1,
+            Some(false) => 0,
+            None => self.in_memory,
+        };
+        self.was_of_use |= file.was_in_memory == Some(false);
+        if self.in_memory == MANY_IN_MEMORY { Err(End::InVain) } else { Ok(()) }
     }
 }
 
@@ -257,7 +287,7 @@ mod tests {
         os::unix::fs::{FileExt, symlink},
         path::Path,
         sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use rustix::fs::{CWD, mknodat};
@@ -304,7 +334,7 @@ mod tests {
     }
 
     fn end(left: Vec<Level>, ask: Ask) -> End {
-        Shared::new(0).go_before(left, 0, ask).unwrap_or_else(|end| end)
+        Shared::new(0).go_before(left, 0, ask)
     }
 
     #[test]
@@ -319,7 +349,7 @@ mod tests {
         assert_eq!(end(vec![level(root, &[("g", link)]), below()], mark), End::Tree);
         assert_eq!(marks(root), [1, 1, 2, 2]);
         let unknown = Level { is_whole: false, ..below() };
-        assert_eq!(end(vec![level(root, &[("a", REGULAR)]), unknown], mark), End::Names);
+        assert_eq!(end(vec![level(root, &[("a", REGULAR)]), unknown], mark), End::Paused);
         assert_eq!(marks(root), [1, 1, 3, 3]);
     }
 
@@ -338,7 +368,7 @@ mod tests {
             ("g", FileType::Directory),
             ("a", FileType::Unknown),
         ] {
-            assert_eq!(end(vec![level(root, &[(name, kind)])], ask_for), End::Unexpected, "{name}");
+            assert_eq!(end(vec![level(root, &[(name, kind)])], ask_for), End::InVain, "{name}");
         }
     }
 
@@ -348,13 +378,13 @@ mod tests {
         let root = tree.path();
         let directory = [("b", FileType::Directory)];
         // There are three names in `b`.
-        for (others, ended) in [(3, End::Tree), (2, End::Unexpected)] {
+        for (others, ended) in [(3, End::Tree), (2, End::InVain)] {
             let mut left = level(root, &directory);
             let other = (c_string("x"), FileType::Symlink);
             left.entries.splice(0..0, iter::repeat_n(other, MAX_NAMES_AHEAD - others));
             assert_eq!(end(vec![left], mark), ended, "{others}");
         }
-        for (levels, ended) in [(MAX_LEVELS_AHEAD - 2, End::Tree), (63, End::Unexpected)] {
+        for (levels, ended) in [(MAX_LEVELS_AHEAD - 2, End::Tree), (63, End::Paused)] {
             let mut left: Vec<_> = (1..levels).map(|_| level(root, &[])).collect();
             left.push(level(root, &directory));
             assert_eq!(end(left, mark), ended, "{levels}");
@@ -370,13 +400,15 @@ mod tests {
             let left = LEFT.fetch_sub(1, Ordering::Relaxed);
             let was_in_memory = match left % EACH.load(Ordering::Relaxed) {
                 0 => Some(false),
-                1 => None,
+                33 => None,
                 _ => Some(true),
             };
             Some(Asked { size_bytes: 0, was_in_memory })
         };
         let root = tempfile::tempdir().expect("there is room");
-        for (each, ended, left) in [(66, End::InMemory, 925), (65, End::Tree, 0)] {
+        for (each, ended, left) in
+            [(66, End::Paused, 924), (65, End::Tree, 0), (9_999, End::InVain, 935)]
+        {
             LEFT.store(66 * 15 + 9, Ordering::Relaxed);
             EACH.store(each, Ordering::Relaxed);
             let files = vec![("x", REGULAR); 66 * 15 + 9];
@@ -394,6 +426,14 @@ mod tests {
         assert!(!walk.is_far_behind(8 + AHEAD_BYTES));
     }
 
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it never is");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// As [`mark`]; two of them are as far as it may go.
     fn mark_large(directory: &OwnedFd, name: &CStr) -> Option<Asked> {
         Some(Asked { size_bytes: AHEAD_BYTES / 2, ..mark(directory, name)? })
@@ -403,14 +443,15 @@ mod tests {
     fn it_waits_for_the_walk_and_ends_with_it() {
         let (tree, other) = (tree(), tree());
         let left = |root| vec![level(root, &[("a", REGULAR), ("b", FileType::Directory)])];
-        let wait = || thread::sleep(Duration::from_millis(1));
         let mut scout = Scout::start_with(left(tree.path()), 9, mark_large).expect("a thread");
-        while marks(tree.path()) != [1, 1, 0, 0] {
-            wait();
-        }
+        until(|| marks(tree.path()) == [1, 1, 0, 0]);
         assert_eq!(scout.end(), None);
         scout.walked(9 + 3 * cost(AHEAD_BYTES));
-        let end = iter::repeat_with(|| scout.end()).inspect(|_| wait()).flatten().next();
+        let mut end = None;
+        until(|| {
+            end = scout.end();
+            end.is_some()
+        });
         assert_eq!((end, marks(tree.path())), (Some(End::Tree), [1, 1, 1, 1]));
         assert_eq!(scout.end(), None, "that was said");
 
@@ -435,5 +476,20 @@ mod tests {
         assert_eq!(ask_for(&root, c"b/c"), there, "{tells:?}");
         let empty = ask_for(&root, c"empty");
         assert!(empty == Some(asked(0, None)) || tells.is_err(), "{empty:?}");
+        // Two that the page cache is told to forget, and does where there is a disk.
+        let forgotten = [c"a", c"b/f"].map(|name| {
+            let file = File::from(open(&root, name, OFlags::empty()).expect("it is there"));
+            file.sync_all().expect("there is room");
+            fadvise(&file, 0, None, Advice::DontNeed).expect("it can be told");
+            file
+        });
+        let tells =
+            preadv2(&forgotten[0], &mut [IoSliceMut::new(&mut [0])], 0, ReadWriteFlags::NOWAIT);
+        let expected = match tells {
+            Ok(_) => Some(asked(3, Some(true))),
+            Err(Errno::AGAIN) => Some(asked(3, Some(false))),
+            Err(_) => None,
+        };
+        assert_eq!(ask_for(&root, c"b/f"), expected, "{tells:?}");
     }
 }

@@ -111,14 +111,19 @@ impl<'a> Walker<'a> {
                 return Ok(packet);
             }
             if packet.is_some() {
-                let large_file = self.large_file.as_ref().map_or(0, |file| file.left);
-                let at = self.walked.saturating_add(large_file);
-                self.read_ahead.packet(began, self.walked, || (left(&self.open), at));
+                let came_to = (self.walked, self.at());
+                self.read_ahead.packet(began, came_to, || left(&self.open));
                 return Ok(packet);
             }
             self.packer.read_by(thread);
             self.step()?;
         }
+    }
+
+    /// How far it has come when it gets to what is left of directories.
+    fn at(&self) -> u64 {
+        let large_file = self.large_file.as_ref().map_or(0, |file| file.left);
+        self.walked.saturating_add(large_file)
     }
 
     /// One node, or one piece of a large file.
@@ -270,8 +275,8 @@ fn innermost(open: &[OpenDirectory]) -> BorrowedFd<'_> {
 }
 
 /// What is left of the directories that are open, the innermost one last: the nearest names of the
-/// nearest ones.
-fn left(open: &[OpenDirectory]) -> Vec<Level> {
+/// nearest ones. `None` if there are too many descriptors.
+fn left(open: &[OpenDirectory]) -> Option<Vec<Level>> {
     let (mut left, mut most, mut is_whole) = (Vec::new(), MAX_NAMES_AHEAD, true);
     for directory in open.iter().rev().take(MAX_LEVELS_AHEAD) {
         let Handle::Open(fd) = &directory.handle else { break };
@@ -283,12 +288,10 @@ fn left(open: &[OpenDirectory]) -> Vec<Level> {
         left.push(Level { directory: fd, entries: nearest, is_whole });
     }
     left.reverse();
-    if left.len() < open.len()
-        && let Some(outermost) = left.first_mut()
-    {
-        outermost.is_whole = false;
+    if left.len() < open.len() {
+        left.first_mut()?.is_whole = false;
     }
-    left
+    Some(left)
 }
 
 fn read_symlink(directory: BorrowedFd<'_>, name: &CStr, packer: &mut Packer) -> Result<(), Wrong> {
@@ -398,7 +401,7 @@ mod tests {
                 entries.iter().rev().map(|(name, _)| name.to_string_lossy()).collect();
             names.join(" ") + if is_whole { "" } else { ".." }
         };
-        left(&walker.open).into_iter().map(level).collect()
+        left(&walker.open).expect("there are descriptors").into_iter().map(level).collect()
     }
 
     #[test]
@@ -415,19 +418,23 @@ mod tests {
         let mut step = || {
             walker.step().map_err(|error| error.to_string()).expect("nothing changes");
             let before = std::mem::replace(&mut walked, walker.walked);
-            (names_left(&walker), walked - before)
+            (names_left(&walker), walked - before, walker.at() - walked)
         };
         let cost = |size: usize| scout::cost(size as u64);
         let left = |left: &[&str]| left.iter().map(|&left| left.to_owned()).collect::<Vec<_>>();
-        assert_eq!(step(), (left(&["a b g"]), cost(0)));
-        assert_eq!(step(), (left(&["b g"]), cost(1)));
-        assert_eq!(step(), (left(&["g", "c d f"]), cost(0)));
-        assert_eq!(step(), (left(&["g", "d f"]), cost(0)));
-        let pieces: u64 = (0..large.div_ceil(READ_BYTES)).map(|_| step().1).sum();
-        assert_eq!(pieces, large as u64);
-        assert_eq!(step(), (left(&["g", "f", "e"]), cost(0)));
-        assert_eq!(step(), (left(&["g", "f", ""]), cost(5)));
-        assert_eq!(step(), (left(&["g", "f"]), 0));
+        assert_eq!(step(), (left(&["a b g"]), cost(0), 0));
+        assert_eq!(step(), (left(&["b g"]), cost(1), 0));
+        assert_eq!(step(), (left(&["g", "c d f"]), cost(0), 0));
+        let mut size = large as u64;
+        assert_eq!(step(), (left(&["g", "d f"]), cost(0), size));
+        while size > 0 {
+            let piece = size.min(READ_BYTES as u64);
+            size -= piece;
+            assert_eq!(step(), (left(&["g", "d f"]), piece, size));
+        }
+        assert_eq!(step(), (left(&["g", "f", "e"]), cost(0), 0));
+        assert_eq!(step(), (left(&["g", "f", ""]), cost(5), 0));
+        assert_eq!(step(), (left(&["g", "f"]), 0, 0));
     }
 
     #[test]
@@ -438,13 +445,15 @@ mod tests {
             let handle = if is_open { Handle::Open(root.into()) } else { Handle::Closed(0, 0) };
             let entries = vec![(c"x".to_owned(), FileType::RegularFile); names];
             walker.open.push(OpenDirectory { name: c"y".to_owned(), handle, entries });
-            let left = left(&walker.open);
-            left.iter().map(|left| (left.entries.len(), left.is_whole)).collect::<Vec<_>>()
+            let left = left(&walker.open)?;
+            Some(left.iter().map(|left| (left.entries.len(), left.is_whole)).collect::<Vec<_>>())
         };
-        assert_eq!(enter(9, true), [(9, true)]);
-        assert_eq!(enter(MAX_NAMES_AHEAD - 1, true), [(1, false), (MAX_NAMES_AHEAD - 1, true)]);
-        assert_eq!(enter(1, true), [(0, false), (MAX_NAMES_AHEAD - 1, true), (1, true)]);
-        assert_eq!(enter(2, false), []);
-        assert_eq!(enter(3, true), [(3, false)], "what is above is closed");
+        let many = MAX_NAMES_AHEAD - 1;
+        assert_eq!(enter(9, true), Some(vec![(9, true)]));
+        assert_eq!(enter(many, true), Some(vec![(1, false), (many, true)]));
+        assert_eq!(enter(1, true), Some(vec![(0, false), (many, true), (1, true)]));
+        assert_eq!(enter(2, false), None);
+        assert_eq!(enter(3, true), Some(vec![(3, false)]), "what is above is closed");
+        assert_eq!(left(&[]).map(|left| left.len()), Some(0));
     }
 }
