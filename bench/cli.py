@@ -17,7 +17,7 @@ from .workloads import closures, copies, imports, index, serving, sweep
 
 WORKLOADS = {
     "import": "importing linux, anew and again, and what it takes on the disk",
-    "cold": "importing linux from the disk, with nothing of it in the page cache",
+    "cold": "importing linux from the disk, its contents not in the page cache",
     "disk": "what the closure and its rebuild take with restic, borg and as .zst files",
     "copy": "nix copy of the closure and its rebuild to the daemon, and what they take",
     "nars": "all NARs over HTTP, beside nginx",

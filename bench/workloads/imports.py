@@ -45,7 +45,7 @@ def measure(bench: Bench) -> None:
 
 
 def measure_cold(bench: Bench) -> None:
-    """Times Granary and restic, and tar, with nothing of the tree in the page cache."""
+    """Times Granary and restic, and tar, with no contents of the tree in the page cache."""
     tree = bench.corpora.linux
     stores = [bench.granary_store(), Restic(bench.stores / "restic"), Tar()]
     # Once before: what is below a virtual machine may keep what was read.

@@ -2,7 +2,7 @@
 //!
 //! A walk that opens and reads one file after the other waits once for each that is not in the page
 //! cache, and has the disk do one thing at a time. A [`Scout`] before it keeps the disk busy with many,
-//! but costs a sixth more CPU where nothing is to be waited for.
+//! but would cost a sixth more CPU if it went through a tree where nothing is to be waited for.
 
 use std::time::{Duration, Instant};
 
