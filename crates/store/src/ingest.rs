@@ -2,13 +2,10 @@
 
 use std::io::{self, Read};
 
-use bytes::Bytes;
 use granary_castore::{BlobDigest, Error, Node, WriteBatch};
 use granary_nix_formats::nar;
 
-use crate::{
-    NarDigest, hashed_source::HashedSource, nar_literals::NarLiterals, tree_builder::TreeBuilder,
-};
+use crate::{NarDigest, hashed_source::HashedSource, tree_builder::TreeBuilder};
 
 /// Files up to this size are read as a whole and added in one call; larger ones as they come.
 pub const MAX_WHOLE_FILE_BYTES: usize = 1 << 20;
@@ -52,8 +49,8 @@ impl From<nar::Error> for IngestError {
 /// directories behind what is in them. The batch is left for the caller to commit.
 ///
 /// Memory is bounded by [`MAX_WHOLE_FILE_BYTES`] and
-/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES); the contents that the batch gets may keep ten
-/// times their length for as long as it keeps them. `source` needs no buffer of its own.
+/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES); what the batch gets lies in buffers of one to two MiB, which it may
+/// keep. `source` needs no buffer of its own.
 ///
 /// # Errors
 ///
@@ -65,39 +62,34 @@ pub fn ingest_nar(
 ) -> Result<IngestedNar, IngestError> {
     let mut reader = nar::Reader::new(HashedSource::new(source));
     let mut tree = TreeBuilder::default();
-    let mut literals = NarLiterals::default();
     while let Some(event) = reader.next()? {
         match event {
-            nar::Event::Directory => {
-                literals.directory();
-                tree.directory();
-            }
-            nar::Event::Entry { name } => {
-                literals.entry(&name);
-                tree.entry(name)?;
-            }
-            nar::Event::EndDirectory => {
-                literals.end_directory();
-                literals.take(|literals| batch.put_literals(literals))?;
-                tree.end_directory(batch)?;
-            }
-            nar::Event::Symlink { target } => {
-                literals.symlink(&target);
-                literals.take(|literals| batch.put_literals(literals))?;
-                tree.symlink(target)?;
-            }
+            nar::Event::Directory => tree.directory(),
+            nar::Event::Entry { name } => tree.entry(name)?,
+            nar::Event::EndDirectory => tree.end_directory(batch)?,
+            nar::Event::Symlink { target } => tree.symlink(target)?,
             nar::Event::File { executable, size } => {
-                literals.file(executable, size);
-                literals.take(|literals| batch.put_literals(literals))?;
+                put_literals(&mut reader, batch)?;
                 tree.file(executable, size);
                 tree.end_file(ingest_file(&mut reader, size, batch)?)?;
-                literals.end_file();
             }
         }
+        if reader.source().keeps_archives() {
+            put_literals(&mut reader, batch)?;
+        }
     }
+    put_literals(&mut reader, batch)?;
     let nar_size = reader.position();
     let nar = NarDigest { nar_size, nar_hash: reader.finish()?.finish()? };
     Ok(IngestedNar { node: tree.finish()?, nar })
+}
+
+/// Tells the batch what lies between the last contents and what comes next.
+fn put_literals(
+    reader: &mut nar::Reader<HashedSource<impl Read>>,
+    batch: &mut dyn WriteBatch,
+) -> granary_castore::Result<()> {
+    reader.source_mut().give(|archive, range| batch.put_literals_within(archive, range))
 }
 
 /// Reads the contents of the file that `reader` is at.
@@ -108,8 +100,11 @@ fn ingest_file(
 ) -> Result<BlobDigest, IngestError> {
     if let Ok(size) = usize::try_from(size)
         && size <= MAX_WHOLE_FILE_BYTES
+        && let Some((archive, range)) = reader.source_mut().in_one_piece(size)
     {
-        return Ok(batch.put_blob(whole_file(reader, size)?)?);
+        let digest = batch.put_blob_within(archive, range)?;
+        pass_over(reader, size);
+        return Ok(digest);
     }
     loop {
         // It gives as many bytes as the file has, or an error.
@@ -119,26 +114,12 @@ fn ingest_file(
             return Ok(batch.finish_blob()?);
         }
         batch.write(data)?;
-        reader.consume_data(len);
+        pass_over(reader, len);
     }
 }
 
-/// The contents of a file, copied only if they are not at hand in one piece.
-fn whole_file(
-    reader: &mut nar::Reader<HashedSource<impl Read>>,
-    size: usize,
-) -> Result<Bytes, nar::Error> {
-    if reader.data()?.len() == size {
-        let contents = reader.source().at_hand(size);
-        reader.consume_data(size);
-        return Ok(contents);
-    }
-    let mut contents = Vec::with_capacity(size);
-    while contents.len() < size {
-        let data = reader.data()?;
-        let len = data.len();
-        contents.extend_from_slice(data);
-        reader.consume_data(len);
-    }
-    Ok(contents.into())
+/// Goes on behind contents that the batch has.
+fn pass_over(reader: &mut nar::Reader<HashedSource<impl Read>>, len: usize) {
+    reader.consume_data(len);
+    reader.source_mut().pass_over();
 }

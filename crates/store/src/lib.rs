@@ -43,7 +43,6 @@ mod listing;
 mod hashed_source;
 mod ingest;
 mod nar_hasher;
-mod nar_literals;
 mod recycler;
 mod tree_builder;
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 const SHORT_BYTES: usize = 128 << 10;
 
 /// Buffers that may wait to be hashed.
-const QUEUED_BUFFERS: usize = 4;
+const QUEUED_BUFFERS: usize = 2;
 
 /// Hashes what it is given, beside whoever gives it: SHA-256 takes as long as everything else
 /// that is done with the bytes of a NAR on one thread.

@@ -154,6 +154,12 @@ impl<R: BufRead> Reader<R> {
         &self.source
     }
 
+    /// The same, to have it do something with them. What it gives next must stay what it was: these are the next bytes
+    /// of the archive.
+    pub const fn source_mut(&mut self) -> &mut R {
+        &mut self.source
+    }
+
     /// Reads what is left of the archive, checks that the input ends behind it, and gives
     /// the source back.
     ///
