@@ -1,5 +1,4 @@
-//! A NAR on its way in: read once into archives, pieces of it in memory, which are hashed while they are taken
-//! apart.
+//! A NAR on its way in: read once into pieces that lie in memory, which are hashed while they are taken apart.
 
 use std::{
     io::{self, BufRead, ErrorKind, Read},
@@ -13,16 +12,24 @@ use granary_nix_formats::NarHash;
 
 use crate::{nar_hasher::NarHasher, recycler::Recycler};
 
-/// What an archive has at least of what was not in the one before, unless it is one of the first or the last: a
+/// What a piece has at least of what was not in the one before, unless it is one of the first or the last: a
 /// frame, which then is one piece of memory.
 const READ_BYTES: usize = 1 << 20;
 
 /// How much is given as it comes: what is no NAR is told from that, however slowly the rest comes.
 const EAGER_BYTES: usize = 16 << 10;
 
+/// How many times as much is read at a time as was read before, until that is [`READ_BYTES`]: of most NARs there is
+/// less than that in all.
+const GROWTH: usize = 4;
+
 /// Room in a buffer beyond that, so that the last read is not of a few bytes: those go through the
 /// buffers of whatever they are read from.
 const SPARE_BYTES: usize = 64 << 10;
+
+/// A piece that has less than this part of its buffer is copied: whoever keeps it should not keep the buffer,
+/// and while it comes byte by byte there are thousands of them.
+const MIN_USED_PART: usize = 8;
 
 /// How many buffers that nobody uses are kept for the next reads: about as many as come back
 /// together.
@@ -31,18 +38,22 @@ const KEPT_BUFFERS: usize = 4;
 /// See the module.
 pub(crate) struct HashedSource<R> {
     source: R,
+    /// It has ended.
+    is_at_end: bool,
     hasher: NarHasher,
     /// What is at hand, from `next` on, behind what was.
-    archive: Bytes,
+    piece: Bytes,
     next: usize,
     /// Up to there it was given on.
     done: usize,
-    /// What was consumed of archives before, and not given on.
+    /// What was consumed of pieces before, and not given on.
     left: Vec<(Bytes, Range<usize>)>,
     /// How many bytes were read so far, as far as that matters.
     read_bytes: usize,
     /// What the source failed with behind what is at hand.
     failure: Option<io::Error>,
+    /// For the next piece, if the last one was copied.
+    buffer: Vec<u8>,
     recycler: Recycler,
 }
 
@@ -50,21 +61,23 @@ impl<R: Read> HashedSource<R> {
     pub(crate) fn new(source: R) -> Self {
         Self {
             source,
+            is_at_end: false,
             hasher: NarHasher::default(),
-            archive: Bytes::new(),
+            piece: Bytes::new(),
             next: 0,
             done: 0,
             left: Vec::new(),
             read_bytes: 0,
             failure: None,
+            buffer: Vec::new(),
             recycler: Recycler::new(KEPT_BUFFERS),
         }
     }
 
-    /// Where the next `len` bytes lie, at the beginning of another archive if this one does not have all of them.
-    /// `None` if the source ends or fails before.
+    /// The piece in which the next `len` bytes lie, and where: at its beginning, if the one at hand does not have all of
+    /// them. `None` if the source ends or fails before.
     pub(crate) fn in_one_piece(&mut self, len: usize) -> Option<(&Bytes, Range<usize>)> {
-        while self.archive.len() - self.next < len {
+        while self.piece.len() - self.next < len {
             match self.read_on() {
                 Ok(true) => {}
                 Ok(false) => return None,
@@ -74,23 +87,23 @@ impl<R: Read> HashedSource<R> {
                 }
             }
         }
-        Some((&self.archive, self.next..self.next + len))
+        Some((&self.piece, self.next..self.next + len))
     }
 
-    /// Gives on what was consumed and was not before: archives, and where it lies in them, in order.
+    /// Gives on what was consumed and was not before: pieces, and where it lies in them, in order.
     pub(crate) fn give<E>(
         &mut self,
         mut take: impl FnMut(&Bytes, Range<usize>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for (archive, range) in self.left.drain(..) {
-            take(&archive, range)?;
+        for (piece, range) in self.left.drain(..) {
+            take(&piece, range)?;
         }
         let range = mem::replace(&mut self.done, self.next)..self.next;
-        if range.is_empty() { Ok(()) } else { take(&self.archive, range) }
+        if range.is_empty() { Ok(()) } else { take(&self.piece, range) }
     }
 
-    /// Whether archives are kept for what was not [given on](Self::give).
-    pub(crate) fn keeps_archives(&self) -> bool {
+    /// Whether more than the piece at hand is kept for what was not [given on](Self::give).
+    pub(crate) fn keeps_pieces(&self) -> bool {
         !self.left.is_empty()
     }
 
@@ -105,29 +118,36 @@ impl<R: Read> HashedSource<R> {
         self.hasher.finish()
     }
 
-    /// Begins another archive with what is at hand, and reads on into it; false if nothing comes any more.
+    /// Begins another piece with what is at hand, and reads on into it; false if nothing comes any more.
     fn read_on(&mut self) -> io::Result<bool> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let at_hand = self.archive.len() - self.next;
-        // Many a NAR has not much more than that.
+        if self.is_at_end {
+            return Ok(false);
+        }
+        let at_hand = self.piece.len() - self.next;
         let is_begun = self.read_bytes >= EAGER_BYTES;
-        let enough = at_hand + if is_begun { READ_BYTES } else { EAGER_BYTES };
+        let enough = at_hand + (GROWTH * self.read_bytes).clamp(EAGER_BYTES, READ_BYTES);
         let room = enough + SPARE_BYTES;
-        let mut bytes = self.recycler.take();
+        let mut bytes = mem::take(&mut self.buffer);
+        if bytes.is_empty() {
+            bytes = self.recycler.take();
+        }
         if bytes.len() < room {
             bytes.resize(room, 0);
         }
-        bytes[..at_hand].copy_from_slice(&self.archive[self.next..]);
+        bytes[..at_hand].copy_from_slice(&self.piece[self.next..]);
         let mut len = at_hand;
         while len < enough {
             match self.source.read(&mut bytes[len..room]) {
-                Ok(0) => break,
+                Ok(0) => {
+                    self.is_at_end = true;
+                    break;
+                }
                 // A source that claims more than there was room for must not make us panic.
-                Ok(read) => len = (len + read).min(room),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if len == at_hand => return Err(error),
+                Ok(read) => len = len.saturating_add(read).min(room),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
                     self.failure = Some(error);
                     break;
@@ -138,16 +158,24 @@ impl<R: Read> HashedSource<R> {
             }
         }
         if len == at_hand {
-            return Ok(false);
+            self.buffer = bytes;
+            return self.failure.take().map_or(Ok(false), Err);
         }
-        self.read_bytes = self.read_bytes.saturating_add(len - at_hand);
-        let archive = mem::replace(&mut self.archive, self.recycler.freeze(bytes, len));
+        self.read_bytes = self.read_bytes.saturating_add(len - at_hand).min(READ_BYTES);
+        let piece = if len < bytes.len() / MIN_USED_PART {
+            let piece = Bytes::copy_from_slice(&bytes[..len]);
+            self.buffer = bytes;
+            piece
+        } else {
+            self.recycler.freeze(bytes, len)
+        };
+        let before = mem::replace(&mut self.piece, piece);
         if self.done < self.next {
-            self.left.push((archive, self.done..self.next));
+            self.left.push((before, self.done..self.next));
         }
         (self.next, self.done) = (0, 0);
         // Comes back in `IngestError::from`.
-        self.hasher.update(self.archive.slice(at_hand..)).map_err(io::Error::other)?;
+        self.hasher.update(self.piece.slice(at_hand..)).map_err(io::Error::other)?;
         Ok(true)
     }
 }
@@ -162,14 +190,14 @@ impl<R: Read> Read for HashedSource<R> {
 
 impl<R: Read> BufRead for HashedSource<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.next == self.archive.len() {
+        if self.next == self.piece.len() {
             self.read_on()?;
         }
-        Ok(&self.archive[self.next..])
+        Ok(&self.piece[self.next..])
     }
 
     fn consume(&mut self, len: usize) {
-        assert!(len <= self.archive.len() - self.next, "no more is consumed than is at hand");
+        assert!(len <= self.piece.len() - self.next, "no more is consumed than is at hand");
         self.next += len;
     }
 }
@@ -229,36 +257,57 @@ mod tests {
 
     #[test]
     fn the_first_bytes_are_given_when_they_come() {
-        let bytes = contents(2 * READ_BYTES);
+        let bytes = contents(3 * READ_BYTES);
         let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 100, fails: false });
-        let mut given = 0;
+        let mut given = 0_usize;
         while given < EAGER_BYTES {
             assert_eq!(source.fill_buf().expect("it does not fail").len(), 100);
             source.consume(100);
             given += 100;
         }
-        assert_eq!(
-            source.fill_buf().expect("it does not fail").len(),
-            READ_BYTES.next_multiple_of(100)
-        );
+        let mut lens = Vec::new();
+        for _ in 0..3 {
+            let len = source.fill_buf().expect("it does not fail").len();
+            source.consume(len);
+            lens.push(len);
+        }
+        let next = |len: usize| len.next_multiple_of(100);
+        assert_eq!(lens, [next(4 * given), next(20 * given), next(READ_BYTES)]);
     }
 
     #[test]
-    fn what_is_wanted_in_one_piece_begins_an_archive_if_it_must() {
+    fn bytes_that_come_one_by_one_keep_no_buffers() {
+        let bytes = contents(EAGER_BYTES);
+        let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 1, fails: false });
+        let mut places = Vec::new();
+        while places.len() < 1_000 {
+            let place = source.fill_buf().expect("it does not fail").as_ptr();
+            let own = source.buffer.as_ptr_range();
+            assert!(source.buffer.len() > EAGER_BYTES && !own.contains(&place));
+            places.push(own.start);
+            source.consume(1);
+        }
+        assert!(source.keeps_pieces() && source.left.len() < 1_000);
+        places.dedup();
+        assert_eq!(places.len(), 1, "one buffer was enough");
+    }
+
+    #[test]
+    fn what_is_wanted_in_one_piece_begins_another_if_it_must() {
         let bytes = contents(4 * READ_BYTES);
         let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 1_000, fails: false });
-        let mut at = 0;
-        let mut archives = std::collections::BTreeSet::new();
-        // Of such lengths that they fit in one archive and cross the end of another.
+        let (mut at, mut moved) = (0, 0);
+        // Of such lengths that some fit in one piece and some cross its end.
         for len in [0, 1, 999, 3, EAGER_BYTES, READ_BYTES / 3, READ_BYTES, 5, READ_BYTES / 2, 0] {
-            let (archive, range) = source.in_one_piece(len).expect("there are as many");
-            assert!(archive[range] == bytes[at..at + len], "{len} at {at}");
-            assert!(archive.len() <= 2 * READ_BYTES + SPARE_BYTES, "{}", archive.len());
-            archives.insert(archive.as_ptr());
+            let (before, is_begun) = (source.piece.clone(), source.next < source.piece.len());
+            let (piece, range) = source.in_one_piece(len).expect("there are as many");
+            assert!(piece[range] == bytes[at..at + len], "{len} at {at}");
+            assert!(piece.len() <= 2 * READ_BYTES + SPARE_BYTES, "{}", piece.len());
+            moved += usize::from(is_begun && piece.as_ptr() != before.as_ptr());
             source.consume(len);
             at += len;
         }
-        assert!(archives.len() > 3, "no archive ended in what was wanted");
+        assert!(moved >= 3, "{moved} pieces ended within what was wanted");
         assert!(source.in_one_piece(bytes.len()).is_none(), "there are not as many");
         let mut rest = Vec::new();
         source.read_to_end(&mut rest).expect("it does not fail");
@@ -272,19 +321,33 @@ mod tests {
         let bytes = contents(50_000);
         let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 20_000, fails: true });
         assert!(source.in_one_piece(50_001).is_none());
-        assert!(
-            source.in_one_piece(50_000).is_some_and(|(archive, range)| archive[range] == bytes)
-        );
+        assert!(source.in_one_piece(50_000).is_some_and(|(piece, range)| piece[range] == bytes));
         let mut read = Vec::new();
         let error = source.read_to_end(&mut read).expect_err("it fails at the end");
         assert_eq!((error.kind(), read), (ErrorKind::ConnectionReset, bytes));
     }
 
     #[test]
+    fn a_source_that_claims_too_much_gives_no_more_than_there_was_room_for() {
+        struct Liar;
+        impl Read for Liar {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Ok(usize::MAX)
+            }
+        }
+        let mut source = HashedSource::new(Liar);
+        assert!(source.in_one_piece(10).is_some_and(|(_, range)| range.len() == 10));
+        source.consume(10);
+        assert!(
+            source.in_one_piece(READ_BYTES).is_some_and(|(_, range)| range.len() == READ_BYTES)
+        );
+    }
+
+    #[test]
     fn all_that_is_not_passed_over_is_given_on_once() {
         let bytes = contents(3 * READ_BYTES);
         let mut source = HashedSource::new(Pieces { bytes: &bytes, piece: 700, fails: false });
-        let (mut given, mut expected, mut at) = (Vec::new(), Vec::new(), 0);
+        let (mut given, mut expected, mut at, mut kept) = (Vec::new(), Vec::new(), 0, 0);
         for (step, is_passed_over) in [
             (3, false),
             (2_000, false),
@@ -296,20 +359,22 @@ mod tests {
             (9, false),
         ] {
             io::copy(&mut (&mut source).take(step as u64), &mut io::sink()).expect("as many come");
+            kept += usize::from(source.keeps_pieces());
             if is_passed_over {
                 source.pass_over();
             } else {
                 expected.extend_from_slice(&bytes[at..at + step]);
-                let take = |archive: &Bytes, range: Range<usize>| {
+                let take = |piece: &Bytes, range: Range<usize>| {
                     assert!(!range.is_empty());
-                    given.extend_from_slice(&archive[range]);
+                    given.extend_from_slice(&piece[range]);
                     Ok::<_, io::Error>(())
                 };
                 source.give(take).expect("taken");
             }
             at += step;
-            assert!(!source.keeps_archives() && given == expected, "up to {at}");
+            assert!(!source.keeps_pieces() && given == expected, "up to {at}");
         }
+        assert!(kept >= 3, "{kept} times, a piece ended in what was given");
     }
 
     #[test]
@@ -319,19 +384,19 @@ mod tests {
             HashedSource::new(Pieces { bytes: &bytes, piece: usize::MAX, fails: false });
         let (kept, range) = source.in_one_piece(1_000).expect("there are as many");
         let kept = kept.slice(range);
-        let (mut places, mut archives) = (std::collections::BTreeSet::new(), 0);
+        let (mut places, mut pieces) = (std::collections::BTreeSet::new(), 0);
         loop {
             let found = source.fill_buf().expect("it does not fail");
             if found.is_empty() {
                 break;
             }
-            archives += 1;
+            pieces += 1;
             places.insert(found.as_ptr());
             let len = found.len();
             source.consume(len);
             source.pass_over();
         }
         assert_eq!(kept, bytes[..1_000], "what is kept stays what it is");
-        assert!(archives >= 30 && places.len() < 10, "{archives} {}", places.len());
+        assert!(pieces >= 30 && places.len() < 12, "{pieces} {}", places.len());
     }
 }

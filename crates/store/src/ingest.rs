@@ -49,8 +49,8 @@ impl From<nar::Error> for IngestError {
 /// directories behind what is in them. The batch is left for the caller to commit.
 ///
 /// Memory is bounded by [`MAX_WHOLE_FILE_BYTES`] and
-/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES); what the batch gets lies in buffers of one to two MiB, which it may
-/// keep. `source` needs no buffer of its own.
+/// [`MAX_OPEN_ENTRIES`](crate::MAX_OPEN_ENTRIES); what the batch gets lies in buffers of at most 2 MiB and 64 KiB, which
+/// it may keep. `source` needs no buffer of its own.
 ///
 /// # Errors
 ///
@@ -74,7 +74,8 @@ pub fn ingest_nar(
                 tree.end_file(ingest_file(&mut reader, size, batch)?)?;
             }
         }
-        if reader.source().keeps_archives() {
+        // There may be nothing but literals for long.
+        if reader.source().keeps_pieces() {
             put_literals(&mut reader, batch)?;
         }
     }
@@ -89,7 +90,7 @@ fn put_literals(
     reader: &mut nar::Reader<HashedSource<impl Read>>,
     batch: &mut dyn WriteBatch,
 ) -> granary_castore::Result<()> {
-    reader.source_mut().give(|archive, range| batch.put_literals_within(archive, range))
+    reader.source_mut().give(|piece, range| batch.put_literals_within(piece, range))
 }
 
 /// Reads the contents of the file that `reader` is at.
@@ -100,9 +101,9 @@ fn ingest_file(
 ) -> Result<BlobDigest, IngestError> {
     if let Ok(size) = usize::try_from(size)
         && size <= MAX_WHOLE_FILE_BYTES
-        && let Some((archive, range)) = reader.source_mut().in_one_piece(size)
+        && let Some((piece, range)) = reader.source_mut().in_one_piece(size)
     {
-        let digest = batch.put_blob_within(archive, range)?;
+        let digest = batch.put_blob_within(piece, range)?;
         pass_over(reader, size);
         return Ok(digest);
     }

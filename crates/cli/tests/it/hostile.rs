@@ -1,16 +1,22 @@
 //! Messages that are made to cost much: a client that may write sends them to the real daemon,
 //! whose memory is measured.
 
-use std::marker::PhantomData;
+use std::{
+    io::{Read as _, Write as _},
+    marker::PhantomData,
+    net::TcpStream,
+};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures::stream;
 use granary_castore::BlobDigest;
+use granary_nix_formats::nixbase32;
 use granary_proto::{
     MAX_DIRECTORY_BYTES, MAX_PATH_INFO_BYTES,
     castore::{ReadBlobRequest, blob_service_client::BlobServiceClient},
 };
-use granary_testkit::Random;
+use granary_testkit::{Random, tree::Tree};
+use sha2::{Digest as _, Sha256};
 use tonic::{
     Code, Request, Status,
     client::Grpc,
@@ -165,6 +171,35 @@ async fn small_messages_do_not_hold_on_to_large_buffers() {
     let byte = field(0x0a, b"x");
     send(&daemon, PUT_BLOB, padded(&byte, 2 << 20), 250).await.expect("a blob");
     check_memory(&daemon, "250 bytes in messages of 2 MiB");
+    daemon.stop();
+}
+
+/// Each byte as a zstd frame of its own, so that it is decompressed alone.
+fn byte_by_byte(contents: &[u8]) -> Vec<u8> {
+    contents.iter().flat_map(|&byte| [0x28, 0xb5, 0x2f, 0xfd, 0x20, 1, 9, 0, 0, byte]).collect()
+}
+
+#[test]
+fn a_nar_that_comes_byte_by_byte_does_not_hold_on_to_large_buffers() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    // What follows the file lies in its frame as long as that is under 64 KiB.
+    let links = (0..200).map(|number| (format!("link{number:03}"), Tree::symlink("target")));
+    let nar =
+        Tree::directory([("file".to_owned(), Tree::file("x"))].into_iter().chain(links)).to_nar();
+    assert!(nar.len() > 32 << 10);
+    let body = byte_by_byte(&nar);
+    let name = nixbase32::encode(&Sha256::digest(&body));
+    let mut stream = TcpStream::connect(daemon.address()).expect("it listens");
+    let head = format!(
+        "PUT /nar/{name}.nar.zst HTTP/1.1\r\nHost: granary\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    check_memory(&daemon, "a NAR byte by byte");
     daemon.stop();
 }
 

@@ -154,8 +154,8 @@ impl<R: BufRead> Reader<R> {
         &self.source
     }
 
-    /// The same, to have it do something with them. What it gives next must stay what it was: these are the next bytes
-    /// of the archive.
+    /// The same, to have it do something with them. What it gives next must stay what it was. Where contents are
+    /// next, it stands at [`position`](Self::position); elsewhere it may be some bytes ahead.
     pub const fn source_mut(&mut self) -> &mut R {
         &mut self.source
     }
