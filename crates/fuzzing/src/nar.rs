@@ -1,6 +1,6 @@
 //! NARs: what is read is written again as the same bytes, and a store takes just that.
 
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
 
 use granary_castore::{Castore, MemoryStore};
 use granary_nix_formats::nar::{Error, Event, Reader, Writer};
@@ -30,6 +30,9 @@ pub fn check(data: &[u8]) {
         (copied, ingested) => panic!("read as {copied:?}, taken in as {ingested:?}"),
     };
     batch.commit().expect("memory takes writes");
+    let mut batch = memory.batch().expect("memory takes writes");
+    let pieces = Pieces { bytes: data, piece_bytes: 1 + data.len() % 59 };
+    assert_eq!(ingest_nar(pieces, &mut *batch).expect("it was a NAR in one piece"), ingested);
     assert_eq!(ingested.nar.nar_size, data.len() as u64);
     assert_eq!(*ingested.nar.nar_hash.as_bytes(), <[u8; 32]>::from(Sha256::digest(data)));
     let plan = NarPlan::new(&memory, &ingested.node).expect("memory can be read");
@@ -37,6 +40,19 @@ pub fn check(data: &[u8]) {
     let plan = plan.expect("all directories were put");
     plan.write_to(&memory, &mut rendered).expect("all blobs were put");
     assert!(rendered == data, "a NAR was rendered as other bytes");
+}
+
+/// Gives at most so many bytes at a time.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    piece_bytes: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = buf.len().min(self.piece_bytes);
+        self.bytes.read(&mut buf[..len])
+    }
 }
 
 /// Writes the events of a NAR again; contents come in pieces of a length that `nar` decides.
