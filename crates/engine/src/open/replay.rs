@@ -43,6 +43,8 @@ struct Candidate {
     pack: FoundPack,
     /// Where to begin.
     from: u64,
+    /// The index says that nothing more comes to it.
+    is_sealed: bool,
 }
 
 impl Replay<'_> {
@@ -112,7 +114,7 @@ impl Replay<'_> {
             if pack.len < from {
                 self.damaged(id, pack.len, "the pack is cut off");
             } else if handle == watermark.pack || !entry.sealed {
-                candidates.push(Candidate { handle, id, pack, from });
+                candidates.push(Candidate { handle, id, pack, from, is_sealed: entry.sealed });
             }
         }
         candidates
@@ -146,7 +148,8 @@ impl Replay<'_> {
                 .checked_add(1)
                 .ok_or_else(|| Error::corrupt("the index has no numbers left for packs"))?;
             self.packs.add(handle, id);
-            candidates.push(Candidate { handle, id, pack, from: PACK_HEADER_BYTES as u64 });
+            let from = PACK_HEADER_BYTES as u64;
+            candidates.push(Candidate { handle, id, pack, from, is_sealed: false });
         }
         Ok(candidates)
     }
@@ -212,7 +215,7 @@ impl Replay<'_> {
 
     /// Replays one pack. Returns it if it can be appended to.
     fn replay_pack(&mut self, candidate: Candidate, is_newest: bool) -> Result<Option<Tail>> {
-        let Candidate { handle, id, pack, from } = candidate;
+        let Candidate { handle, id, pack, from, is_sealed } = candidate;
         let Some(file) = self.disk.open(&id.file_name())? else {
             self.damaged(id, 0, "the pack is missing");
             return Ok(None);
@@ -227,14 +230,23 @@ impl Replay<'_> {
         };
         let by_footer = scanner.scan_by_footer(from, on_segment)?;
         let end = if let Some(end) = by_footer { end } else { scanner.scan(from, on_segment)? };
+        // IMPORTANT: what does not look like a segment may be the middle of one, if the index is wrong about where
+        // they end. Nothing whole may be cut off for that. If it is what lies before that is damaged, the pack is sealed
+        // once the index is built anew, so that this is not done again.
+        let is_clean = end.torn.is_none() && end.damage.is_empty();
+        if !is_clean && !is_sealed && scanner.segment_offsets(from)?.is_none() {
+            let problem =
+                format!("no segments lead to byte {from} of pack {id}, where the index ends");
+            return Err(Error::corrupt(problem));
+        }
         for (offset, problem) in &end.damage {
             self.damaged(id, *offset, &problem.to_string());
         }
         let was_damaged = !end.damage.is_empty() || pack.header_problem.is_some();
         if let Some(problem) = end.torn {
-            // With a damaged part before it, a footer behind it, or a newer pack, this was
-            // no crash.
-            if !is_newest || was_damaged || end.is_sealed {
+            // With a damaged part before it, a footer behind it, or a newer pack, or if the pack was not
+            // written to any more, this was no crash.
+            if !is_newest || was_damaged || is_sealed || end.is_sealed {
                 self.damaged(id, end.end, &problem.to_string());
                 self.set_pack(handle, id, true)?;
                 return Ok(None);
@@ -245,7 +257,7 @@ impl Replay<'_> {
         }
         // IMPORTANT: what is dead in a pack must not come to it again: it would count as dead.
         let has_dead = self.dead.packs.contains_key(&id);
-        let is_sealed = end.is_sealed || was_damaged || !is_newest || has_dead;
+        let is_sealed = is_sealed || end.is_sealed || was_damaged || !is_newest || has_dead;
         self.set_pack(handle, id, is_sealed)?;
         if is_sealed { Ok(None) } else { resume(handle, id, &file, &scanner, from, end) }
     }

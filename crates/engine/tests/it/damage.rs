@@ -186,6 +186,32 @@ fn damage_before_valid_segments_is_not_cut() {
     assert_eq!(store.len(), len, "a damaged pack is left as it is");
 }
 
+/// Where it ends is known from the index alone, since its segments do not lead there: who knows what is torn?
+#[test]
+fn nothing_is_cut_behind_a_damaged_segment_header() {
+    let store = Damaged::new();
+    let (len, torn) = (store.len(), [0xee; 1000]);
+    let second = store.disk.contents(&store.pack).expect("the pack")[65..]
+        .windows(4)
+        .position(|bytes| *bytes == store.disk.contents(&store.pack).expect("the pack")[64..68])
+        .expect("there are several segments");
+    store.disk.tamper(&store.pack, |bytes| {
+        bytes[65 + second + 20] ^= 1;
+        bytes.extend_from_slice(&torn);
+    });
+    for is_rebuilt in [true, false, false] {
+        let engine = store.open(false);
+        let report = engine.report();
+        assert_eq!(report.rebuilt_index, is_rebuilt, "{report:?}");
+        assert!(report.cut_tails.is_empty() && !report.damage.is_empty(), "{report:?}");
+        assert_eq!(store.len(), len + torn.len());
+        assert_eq!(store.read_all(&engine).0, 7, "the others are there");
+    }
+    let engine = store.open(false);
+    put_blob(&engine, b"more").expect("into another pack");
+    assert_eq!(store.len(), len + torn.len(), "a damaged pack is left as it is");
+}
+
 #[test]
 fn a_missing_pack_is_damage() {
     let store = Damaged::new();
