@@ -78,7 +78,7 @@ impl<R: Read> HashedSource<R> {
     /// them. `None` if the source ends or fails before.
     pub(crate) fn in_one_piece(&mut self, len: usize) -> Option<(&Bytes, Range<usize>)> {
         while self.piece.len() - self.next < len {
-            match self.read_on() {
+            match self.read_on(len) {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(error) => {
@@ -118,8 +118,9 @@ impl<R: Read> HashedSource<R> {
         self.hasher.finish()
     }
 
-    /// Begins another piece with what is at hand, and reads on into it; false if nothing comes any more.
-    fn read_on(&mut self) -> io::Result<bool> {
+    /// Begins another piece with what is at hand, and reads on into it, until it has as much as is wanted; false if
+    /// nothing comes any more.
+    fn read_on(&mut self, wanted: usize) -> io::Result<bool> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -127,14 +128,20 @@ impl<R: Read> HashedSource<R> {
             return Ok(false);
         }
         let at_hand = self.piece.len() - self.next;
-        let is_begun = self.read_bytes >= EAGER_BYTES;
-        let enough = at_hand + (GROWTH * self.read_bytes).clamp(EAGER_BYTES, READ_BYTES);
+        let at_least = match self.read_bytes {
+            0..EAGER_BYTES => 1,
+            read => (GROWTH * read).min(READ_BYTES),
+        };
+        let enough = wanted.max(at_hand + at_least);
         let room = enough + SPARE_BYTES;
         let mut bytes = mem::take(&mut self.buffer);
         if bytes.is_empty() {
             bytes = self.recycler.take();
         }
         if bytes.len() < room {
+            // Nobody wants what is in it.
+            bytes.clear();
+            bytes.reserve_exact(room);
             bytes.resize(room, 0);
         }
         bytes[..at_hand].copy_from_slice(&self.piece[self.next..]);
@@ -147,14 +154,11 @@ impl<R: Read> HashedSource<R> {
                 }
                 // A source that claims more than there was room for must not make us panic.
                 Ok(read) => len = len.saturating_add(read).min(room),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.failure = Some(error);
                     break;
                 }
-            }
-            if !is_begun {
-                break;
             }
         }
         if len == at_hand {
@@ -191,7 +195,7 @@ impl<R: Read> Read for HashedSource<R> {
 impl<R: Read> BufRead for HashedSource<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.next == self.piece.len() {
-            self.read_on()?;
+            self.read_on(0)?;
         }
         Ok(&self.piece[self.next..])
     }

@@ -6,18 +6,18 @@
 //! next is begun: there, and only if nothing valid follows, the end is cut off and kept
 //! aside. Everything else that is invalid is damage: it is reported, and nothing is cut.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use granary_castore::{Error, Result};
 
 use super::{
     CutTail, Damage, OpenError, OpenReport, Progress,
     packs::{self, FoundPack},
-    scan::{ScanEnd, Scanner},
+    scan::{Lead, Scanner},
 };
 use crate::{
     dead::DeadList,
-    disk::{Disk, DiskFile},
+    disk::Disk,
     format::{ObjectKind, PACK_HEADER_BYTES, Record, SegmentHeader, StoreId},
     index::{Index, Novelty, PackEntry, State, Update, Watermark},
     log::Tail,
@@ -228,25 +228,30 @@ impl Replay<'_> {
             self.leave_out_dead(id, &mut records);
             self.apply(handle, id, offset, header, &records)
         };
-        let by_footer = scanner.scan_by_footer(from, on_segment)?;
-        let end = if let Some(end) = by_footer { end } else { scanner.scan(from, on_segment)? };
-        // IMPORTANT: what does not look like a segment may be the middle of one, if the index is wrong about where
-        // they end. Nothing whole may be cut off for that. If it is what lies before that is damaged, the pack is sealed
-        // once the index is built anew, so that this is not done again.
-        let is_clean = end.torn.is_none() && end.damage.is_empty();
-        if !is_clean && !is_sealed && scanner.segment_offsets(from)?.is_none() {
-            let problem =
-                format!("no segments lead to byte {from} of pack {id}, where the index ends");
+        // IMPORTANT: before anything is replayed. If the index is wrong about where it ends, what lies there looks like
+        // damage or like what a crash has torn, and segments may lie before it that the index does not have.
+        let lead = scanner.lead_to(from)?;
+        if matches!(lead, Lead::Past) {
+            let problem = format!(
+                "no segment begins or ends at byte {from} of pack {id}, where the index ends"
+            );
             return Err(Error::corrupt(problem));
         }
+        let by_footer = scanner.scan_by_footer(from, on_segment)?;
+        let end = if let Some(end) = by_footer { end } else { scanner.scan(from, on_segment)? };
         for (offset, problem) in &end.damage {
             self.damaged(id, *offset, &problem.to_string());
         }
-        let was_damaged = !end.damage.is_empty() || pack.header_problem.is_some();
+        let mut was_damaged = !end.damage.is_empty() || pack.header_problem.is_some();
         if let Some(problem) = end.torn {
-            // With a damaged part before it, a footer behind it, or a newer pack, or if the pack was not
-            // written to any more, this was no crash.
-            if !is_newest || was_damaged || is_sealed || end.is_sealed {
+            // That the index ends there nothing but the index says then.
+            if let Lead::Broken(offset, problem) = &lead {
+                self.damaged(id, *offset, &problem.to_string());
+                was_damaged = true;
+            }
+            // With a damaged part before it, a footer behind it, or a newer pack, this was
+            // no crash.
+            if !is_newest || was_damaged || end.is_sealed {
                 self.damaged(id, end.end, &problem.to_string());
                 self.set_pack(handle, id, true)?;
                 return Ok(None);
@@ -259,7 +264,17 @@ impl Replay<'_> {
         let has_dead = self.dead.packs.contains_key(&id);
         let is_sealed = is_sealed || end.is_sealed || was_damaged || !is_newest || has_dead;
         self.set_pack(handle, id, is_sealed)?;
-        if is_sealed { Ok(None) } else { resume(handle, id, &file, &scanner, from, end) }
+        match lead {
+            _ if is_sealed => Ok(None),
+            Lead::There(mut offsets) => {
+                offsets.extend(end.segment_offsets);
+                Ok(Some(Tail::resume(handle, id, file, end.end, offsets)))
+            }
+            Lead::Broken(..) | Lead::Past => {
+                tracing::warn!(pack = %id, "the pack has unreadable segment headers; it is left as it is");
+                Ok(None)
+            }
+        }
     }
 
     /// Takes what is dead out of the records of a segment.
@@ -318,21 +333,4 @@ impl Replay<'_> {
     fn damaged(&mut self, pack: PackId, offset: u64, problem: &str) {
         self.report.damage.push(Damage { pack, offset, problem: problem.to_owned() });
     }
-}
-
-/// The pack to go on with, if where its segments begin can be found out.
-fn resume(
-    handle: u32,
-    id: PackId,
-    file: &Arc<dyn DiskFile>,
-    scanner: &Scanner<'_>,
-    from: u64,
-    end: ScanEnd,
-) -> Result<Option<Tail>> {
-    let Some(mut offsets) = scanner.segment_offsets(from)? else {
-        tracing::warn!(pack = %id, "the pack has unreadable segment headers; it is left as it is");
-        return Ok(None);
-    };
-    offsets.extend(end.segment_offsets);
-    Ok(Some(Tail::resume(handle, id, Arc::clone(file), end.end, offsets)))
 }

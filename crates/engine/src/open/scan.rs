@@ -37,6 +37,17 @@ pub(crate) struct ScanEnd {
     pub(crate) torn: Option<Malformed>,
 }
 
+/// How segments lead from the beginning of a pack to some place in it.
+#[derive(Debug)]
+pub(crate) enum Lead {
+    /// They begin at these places, and the last ends there.
+    There(Vec<u64>),
+    /// None begins or ends there.
+    Past,
+    /// The header at this place is none.
+    Broken(u64, Malformed),
+}
+
 /// What is checked: nothing that is wrong on the disk is an error, only that the disk does
 /// not answer is.
 pub(crate) type Checked<T> = Result<std::result::Result<T, Malformed>>;
@@ -143,17 +154,26 @@ impl<'a> Scanner<'a> {
         Ok(Some(end))
     }
 
-    /// Where segments begin before `to`, by their headers alone; `None` if the headers do
-    /// not lead there.
-    pub(crate) fn segment_offsets(&self, to: u64) -> Result<Option<Vec<u64>>> {
+    /// How segments lead to `to`: by the footer if there is a valid one, else by their headers.
+    pub(crate) fn lead_to(&self, to: u64) -> Result<Lead> {
+        if let Some(Footer { segment_offsets: offsets, .. }) = &self.footer {
+            let before = offsets.partition_point(|offset| *offset < to);
+            let next = offsets.get(before).copied().unwrap_or(self.limit);
+            let lead = || Lead::There(offsets[..before].to_vec());
+            return Ok(if next == to { lead() } else { Lead::Past });
+        }
         let mut offsets = Vec::new();
         let mut offset = PACK_HEADER_BYTES as u64;
         while offset < to {
-            let Ok(header) = self.header(offset)? else { return Ok(None) };
-            offsets.push(offset);
-            offset += header.segment_len();
+            match self.header(offset)? {
+                Ok(header) => {
+                    offsets.push(offset);
+                    offset += header.segment_len();
+                }
+                Err(problem) => return Ok(Lead::Broken(offset, problem)),
+            }
         }
-        Ok((offset == to).then_some(offsets))
+        Ok(if offset == to { Lead::There(offsets) } else { Lead::Past })
     }
 
     /// Where the segments must end.
