@@ -156,6 +156,10 @@ impl<'a> Scanner<'a> {
 
     /// How segments lead to `to`: by the footer if there is a valid one, else by their headers.
     pub(crate) fn lead_to(&self, to: u64) -> Result<Lead> {
+        // Whatever a footer says: nobody can be wrong about where they begin.
+        if to == PACK_HEADER_BYTES as u64 {
+            return Ok(Lead::There(Vec::new()));
+        }
         if let Some(Footer { segment_offsets: offsets, .. }) = &self.footer {
             let before = offsets.partition_point(|offset| *offset < to);
             let next = offsets.get(before).copied().unwrap_or(self.limit);
