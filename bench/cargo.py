@@ -27,6 +27,15 @@ def build(package: str, target: str, kind: str = "bin") -> Path:
     raise Failure(f"cargo built no {target} of {package}")
 
 
+def figures(printed: str) -> dict[str, float]:
+    """All numbers of the last JSON object of a line that a program prints."""
+    objects = [line for line in printed.splitlines() if line.startswith("{")]
+    if not objects:
+        raise Failure(f"a program was to print a JSON object, and printed {printed[-200:]!r}")
+    values = json.loads(objects[-1])
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
 def _cargo(*arguments: str) -> str:
     cargo = shlex.split(os.environ.get("CARGO", "cargo"))
     if not shutil.which(cargo[0]):

@@ -9,11 +9,11 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from . import closure, cores, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
+from . import cargo, closure, cores, corpora, curl, debian, machine, nar, narinfo, nixbase32, table
 from .failure import Failure
 from .samples import Samples
 from .targets import AtMost, Figure, Ratio, Row, rows
-from .workloads import index, sweep
+from .workloads import sweep
 
 
 class Formats(unittest.TestCase):
@@ -108,9 +108,9 @@ class Clients(unittest.TestCase):
         line = " 3#s.tar : 100 ->\r 3#s.tar : 100 -> 25 (x4.000),  250.1 MB/s, 900.0 MB/s\r"
         self.assertEqual(machine.zstd_speed(line), 250.1)
 
-    def test_figures_of_the_index_are_those_of_its_last_line(self):
+    def test_figures_of_a_program_are_those_of_its_last_line(self):
         printed = 'noise\n{"open_seconds": 9}\n{"open_seconds": 0.5, "name": "x", "chunks": 3}\n'
-        self.assertEqual(index.figures(printed), {"open_seconds": 0.5, "chunks": 3})
+        self.assertEqual(cargo.figures(printed), {"open_seconds": 0.5, "chunks": 3})
 
 
 class Sweep(unittest.TestCase):

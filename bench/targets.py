@@ -135,13 +135,14 @@ def _imports(disk: Row) -> list[Row]:
     again = {name: _seconds("import again", name) for name in ("granary", "restic", "borg")}
     tar = _seconds("read", "tar")
     init = _seconds("import", "restic", "init_seconds", "restic init")
+    libraries = _seconds("import", "libraries", "shared_seconds", "libraries alone")
     granary = new.pop("granary")
     once_more = again.pop("granary")
     return [
         Row(
             "import linux, new store",
             granary,
-            [*new.values(), init, tar],
+            [*new.values(), init, tar, libraries],
             [Ratio(0.25, granary, new["restic"]), AtMost(3.7, granary)],
             behind=disk,
         ),

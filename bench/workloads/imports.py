@@ -1,14 +1,39 @@
 """Importing the source of Linux: into a new store, and again into the same; from the disk."""
 
-from .. import disk
+import os
+from pathlib import Path
+
+from .. import cargo, disk
 from ..bench import Bench
 from ..corpora import cool, warm
 from ..peers import Borg, Nix, Restic, Tar
-from ..process import Finished
+from ..process import Finished, run
+from . import sweep
+
+PACKAGE, PROGRAM = "granary-engine", "floor"
+
+
+class Libraries:
+    """What libraries and the kernel have to do for an import, and nothing of ours, in one thread."""
+
+    name = "libraries"
+
+    def __init__(self, bench: Bench) -> None:
+        bench.progress("building the program of the libraries alone")
+        self.program = cargo.build(PACKAGE, PROGRAM, "bench")
+        self.out = bench.stores / "libraries"
+
+    def figures(self, tree: Path) -> dict[str, float]:
+        """What takes how long. `shared_seconds` is all of it, were it shared out to all cores evenly."""
+        settings = ["--fast-text", *map(str, sweep.TODAY.fast_text)]
+        figures = cargo.figures(run([self.program, *settings, "--out", self.out, tree]).stdout)
+        self.out.unlink()
+        cores = len(os.sched_getaffinity(0))
+        return {"shared_seconds": figures["cpu_seconds"] / cores, **figures}
 
 
 def measure(bench: Bench) -> None:
-    """Times Granary, restic, borg, Nix, and tar as the yardstick; sizes on the way."""
+    """Times Granary, restic, borg, Nix, and as yardsticks tar and the libraries; sizes on the way."""
     tree = bench.corpora.linux
     stores = [
         bench.granary_store(),
@@ -16,6 +41,7 @@ def measure(bench: Bench) -> None:
         Borg(bench.stores / "borg"),
         Nix(bench.stores / "nix"),
         Tar(),
+        Libraries(bench),
     ]
     # ext4 looks at each inode that was freed within the last minutes, and passes it over: were
     # trees removed between the rounds, Nix would take three and five times as long in the next.
@@ -25,6 +51,9 @@ def measure(bench: Bench) -> None:
         warm(tree)
         if isinstance(store, Tar):
             bench.record("read", store.name, round, **_figures(store.add(tree)))
+            continue
+        if isinstance(store, Libraries):
+            bench.record("import", store.name, round, **store.figures(tree))
             continue
         made = store.prepare()
         figures = _figures(store.add(tree))

@@ -1,11 +1,8 @@
 """The index at scale, by the project's own program for it: a store of many chunks opened, and
 digests looked up in it."""
 
-import json
-
 from .. import cargo, disk
 from ..bench import Bench
-from ..failure import Failure
 from ..process import run
 
 PACKAGE, PROGRAM = "granary-engine", "index"
@@ -24,19 +21,10 @@ def measure(bench: Bench) -> None:
         directory.mkdir(parents=True)
         options = ["--chunks", str(chunks), "--json", "--dir", directory]
         printed = run([program, *options]).stdout
-        bench.record(work_name(as_chunks), "granary", round, **figures(printed))
+        bench.record(work_name(as_chunks), "granary", round, **cargo.figures(printed))
         disk.remove(bench.stores)
 
 
 def work_name(chunks: int) -> str:
     """The name of what is measured for so many chunks."""
     return f"index of {chunks:,} chunks"
-
-
-def figures(printed: str) -> dict[str, float]:
-    """All numbers of the last JSON object of a line that the program prints."""
-    objects = [line for line in printed.splitlines() if line.startswith("{")]
-    if not objects:
-        raise Failure(f"{PROGRAM} of {PACKAGE} prints no JSON object: {printed[-200:]!r}")
-    values = json.loads(objects[-1])
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}

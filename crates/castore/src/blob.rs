@@ -141,6 +141,13 @@ pub trait BlobExtent: Send + Sync {
         Ok(None)
     }
 
+    /// The bytes that [`read`](Self::read) gives, verified no less, if they can be had without
+    /// waiting for a disk or another store: for who must not block. It may take as much work. `None`
+    /// says nothing of why not; whether they are damaged, the other one tells.
+    fn read_now(&self) -> Option<Bytes> {
+        None
+    }
+
     /// The frame that [`read_zstd`](Self::read_zstd) gives, verified no less, if it can be had
     /// without waiting for a disk or another store: for who must not block. `None` says nothing of
     /// why not; whether there is such a frame, and whether it is damaged, the other one tells.
@@ -161,5 +168,9 @@ impl BlobExtent for Bytes {
 
     fn read(&self) -> Result<Bytes> {
         Ok(self.clone())
+    }
+
+    fn read_now(&self) -> Option<Bytes> {
+        Some(self.clone())
     }
 }

@@ -29,6 +29,10 @@ pub(crate) const PACKS_DIR: &str = "packs";
 /// Most packs that are open for reading at a time.
 const MAX_OPEN_PACKS: usize = 256;
 
+/// Most bytes of a frame before compression that is read for who must not wait: more takes longer to
+/// decompress than others should wait for.
+const MAX_RAW_BYTES_NOW: usize = 8 << 20;
+
 /// Identifies a pack for ever: 128 random bits, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackId(pub(crate) [u8; 16]);
@@ -206,6 +210,57 @@ impl Packs {
             .map_err(|problem| self.damaged_frame(location, problem))
     }
 
+    /// The bytes of an object, as [`read`](Self::read) gives them, if that can be told without waiting
+    /// for a disk.
+    pub(crate) fn read_now(&self, location: &Location) -> Option<Bytes> {
+        let raw = match self.frames.partial(location) {
+            Some(frame) => frame,
+            None => self.unpack_shared(location, &self.packed_frame_now(location)?).ok()?,
+        };
+        let (start, len) = (location.offset as usize, location.len as usize);
+        (start + len <= raw.len()).then(|| raw.slice(start..start + len))
+    }
+
+    /// The frame that an object lies in as it is stored, its checksum checked, if that can be told
+    /// without waiting for a disk.
+    pub(crate) fn packed_frame_now(&self, location: &Location) -> Option<PackedFrame> {
+        let mut reader = self.read_in_memory(location)?;
+        let mut start = [0; FRAME_HEADER_BYTES];
+        reader.read(&mut start)?;
+        let header = FrameHeader::decode(&start).ok()?;
+        let is_wanted = header.frame_len() == location.frame_len as usize
+            && header.raw_len as usize <= MAX_RAW_BYTES_NOW;
+        if !is_wanted {
+            return None;
+        }
+        let bytes = if header.is_compressed() {
+            let mut buffer = self.buffers.take(header.frame_len());
+            let (place, stored) = buffer.as_mut().split_at_mut(FRAME_HEADER_BYTES);
+            place.copy_from_slice(&start);
+            reader.read(stored)?;
+            buffer.freeze()
+        } else {
+            // It will be passed on as it is, and perhaps be kept: not in a buffer that may be longer.
+            let mut bytes = vec![0; header.frame_len()];
+            let (place, stored) = bytes.split_at_mut(FRAME_HEADER_BYTES);
+            place.copy_from_slice(&start);
+            reader.read(stored)?;
+            bytes.into()
+        };
+        PackedFrame::check(bytes).ok()
+    }
+
+    /// Reads the pack that an object lies in, from the beginning of its frame on, as far as that is
+    /// in memory.
+    fn read_in_memory(&self, location: &Location) -> Option<InMemory> {
+        if !self.is_known(location.pack) {
+            return None;
+        }
+        // What is not open would have to be looked for on the disk.
+        let file = self.files.get(&location.pack)?;
+        Some(InMemory { file, offset: location.frame_offset.into() })
+    }
+
     /// The raw bytes of the frame that an object lies in as one frame of zstd, its checksum
     /// checked, if they are `raw_len` bytes with the tag `tag`, and if that can be told without
     /// waiting for a disk.
@@ -215,19 +270,9 @@ impl Packs {
         raw_len: u64,
         tag: ContentsTag,
     ) -> Option<Bytes> {
-        if !self.is_known(location.pack) {
-            return None;
-        }
-        // What is not open would have to be looked for on the disk.
-        let file = self.files.get(&location.pack)?;
-        let mut offset = u64::from(location.frame_offset);
-        let mut read = |place: &mut [u8]| {
-            let is_read = file.read_cached(offset, place).unwrap_or_default();
-            offset += place.len() as u64;
-            is_read.then_some(())
-        };
+        let mut reader = self.read_in_memory(location)?;
         let mut header = [0; FRAME_HEADER_BYTES];
-        read(&mut header)?;
+        reader.read(&mut header)?;
         let (header, mut check) = FrameCheck::begin(&header).ok()?;
         let is_wanted = header.frame_len() == location.frame_len as usize
             && u64::from(header.raw_len) == raw_len
@@ -239,7 +284,7 @@ impl Packs {
         let mut buffer = self.buffers.take(header.zstd_len());
         for place in header.zstd_places(buffer.as_mut()) {
             // Each is hashed while it is in the processor's cache.
-            read(place)?;
+            reader.read(place)?;
             check.add(place);
         }
         check.end().ok()?;
@@ -272,6 +317,21 @@ impl Packs {
     pub(crate) fn damaged(&self, location: &Location, problem: &str) -> Error {
         let name = self.id(location.pack).map_or_else(|_| "a pack".to_owned(), PackId::file_name);
         Error::corrupt(format!("{name} at byte {}: {problem}", location.frame_offset))
+    }
+}
+
+/// Reads on in a file, without waiting for a disk.
+struct InMemory {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+}
+
+impl InMemory {
+    /// Fills `place` with what comes next; `None` if not all of that is in memory.
+    fn read(&mut self, place: &mut [u8]) -> Option<()> {
+        let is_read = self.file.read_cached(self.offset, place).unwrap_or_default();
+        self.offset += place.len() as u64;
+        is_read.then_some(())
     }
 }
 

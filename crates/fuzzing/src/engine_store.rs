@@ -253,7 +253,12 @@ impl EngineStore {
         let Ok(Some(mut reader)) = BlobService::open(engine, &BlobDigest::of(blob)) else { return };
         let mut behind = behind;
         let Ok(Some(found)) = reader.extent_at(0, &mut behind) else { return };
-        if let Ok(bytes) = found.extent.read()
+        let now = found.extent.read_now();
+        let bytes = found.extent.read();
+        if let Some(now) = now {
+            assert!(bytes.as_ref().is_ok_and(|bytes| *bytes == now), "at once, it was another");
+        }
+        if let Ok(bytes) = bytes
             && (frames == Frames::Genuine || is_one_chunk(engine, blob))
         {
             assert_eq!((found.start, bytes.len() as u64), (0, found.extent.size_bytes()));

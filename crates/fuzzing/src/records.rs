@@ -90,6 +90,7 @@ impl<'a> Records<'a> {
         self.engine.chunks(&digest, MAX_LOOK_UPS).ok();
         let Ok(Some(mut reader)) = BlobService::open(self.engine, &digest) else { return };
         if let Ok(Some(found)) = reader.extent_at(0, &mut std::iter::empty()) {
+            found.extent.read_now();
             found.extent.read().ok();
             found.extent.read_zstd_now();
             found.extent.read_zstd().ok();

@@ -98,7 +98,16 @@ impl ExtentPart {
 
     /// Its bytes.
     pub(crate) fn read(&self) -> Result<Bytes, Error> {
-        let bytes = self.extent.read()?;
+        self.wanted(&self.extent.read()?)
+    }
+
+    /// Its bytes, if they can be had without waiting.
+    pub(crate) fn read_now(&self) -> Option<Bytes> {
+        self.wanted(&self.extent.read_now()?).ok()
+    }
+
+    /// Those of the bytes of its extent that are wanted.
+    fn wanted(&self, bytes: &Bytes) -> Result<Bytes, Error> {
         if bytes.len() as u64 != self.extent.size_bytes() {
             return Err(Error::corrupt(format!(
                 "reading an extent of {} bytes gave {}",

@@ -118,6 +118,17 @@ impl NarPiece {
     /// [`Error::Corrupt`](granary_castore::Error::Corrupt) if what is stored is damaged; or
     /// whatever the service fails with.
     pub fn read(&self) -> Result<Vec<Bytes>> {
+        self.packed(ExtentPart::read)
+    }
+
+    /// The same, if that can be had without waiting for a disk or another store. It takes as much work.
+    /// `None` says nothing of why not, but that [`read`](Self::read) will tell.
+    pub fn read_now(&self) -> Option<Vec<Bytes>> {
+        self.packed(|part| part.read_now().ok_or(())).ok()
+    }
+
+    /// Its bytes in order, parts of extents by `read`.
+    fn packed<E>(&self, read: impl Fn(&ExtentPart) -> Result<Bytes, E>) -> Result<Vec<Bytes>, E> {
         let mut packer = Packer::default();
         for (position, part) in self.parts.iter().enumerate() {
             if packer.packed.capacity() == 0 {
@@ -125,7 +136,7 @@ impl NarPiece {
             }
             match part {
                 Part::Literal(range) => packer.copy(&self.plan.literals[range.clone()]),
-                Part::Extent(part) => packer.push(part.read()?),
+                Part::Extent(part) => packer.push(read(part)?),
             }
         }
         Ok(packer.finish())

@@ -55,6 +55,8 @@ pub struct Counts {
     pub frames: usize,
     /// How many of these were in memory, and whoever read them said that they must be.
     pub frames_now: usize,
+    /// How many extents were read, as bytes, by who said that they must be in memory.
+    pub now: usize,
 }
 
 impl FramedStore {
@@ -105,7 +107,7 @@ impl FramedStore {
         self.shared.fails_from.store(offset, Ordering::SeqCst);
     }
 
-    /// Has the frames of extents that end at `offset` of their blob, or before, in memory, where
+    /// Has extents that end at `offset` of their blob, or before, in memory, where
     /// they need not be waited for. At first none are.
     pub fn keep_in_memory(&self, offset: u64) {
         self.shared.on_disk_from.store(offset, Ordering::SeqCst);
@@ -255,6 +257,10 @@ struct Extent {
 }
 
 impl Extent {
+    fn is_in_memory(&self) -> bool {
+        self.start + self.size_bytes() <= self.shared.on_disk_from.load(Ordering::SeqCst)
+    }
+
     fn count(&self, is_frame: bool) -> Result<()> {
         if self.moves != self.shared.moves.load(Ordering::SeqCst) {
             return Err(Error::corrupt("an extent is not where it was"));
@@ -295,8 +301,17 @@ impl BlobExtent for Extent {
         Ok(Some(frame.into()))
     }
 
+    fn read_now(&self) -> Option<Bytes> {
+        if !self.is_in_memory() {
+            return None;
+        }
+        let bytes = self.read().ok()?;
+        self.shared.counts().entry(self.digest).or_default().now += 1;
+        Some(bytes)
+    }
+
     fn read_zstd_now(&self) -> Option<Bytes> {
-        if self.start + self.size_bytes() > self.shared.on_disk_from.load(Ordering::SeqCst) {
+        if !self.is_in_memory() {
             return None;
         }
         let frame = self.read_zstd().ok()??;

@@ -174,6 +174,11 @@ impl FrameHeader {
         Ok(Self { stored_len, raw_len, codec, contents_tag })
     }
 
+    /// Whether it is compressed: what is not is handed on as it is stored.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.codec == Codec::Zstd
+    }
+
     /// Header and stored bytes together.
     pub(crate) fn frame_len(&self) -> usize {
         FRAME_HEADER_BYTES + self.stored_len as usize

@@ -44,9 +44,9 @@ impl ChunkReader {
                 self.engine.extend(&mut extent, behind)?;
                 Box::new(extent)
             }
-            Located::Patched(_) => {
+            Located::Patched(patches) => {
                 let (size_bytes, ended) = (self.size_bytes, self.ended);
-                Box::new(PatchedExtent { engine, digest, size_bytes, ended })
+                Box::new(PatchedExtent::new(engine, digest, size_bytes, patches, ended)?)
             }
         })
     }
@@ -260,11 +260,14 @@ impl BlobReader for DividedReader {
         self.load_list(offset)?;
         let start = self.extent_start(offset)?;
         let (_, first) = self.entry(start, 0)?.ok_or_else(|| self.hole(offset))?;
-        let Located::Frame(location) = self.locate(&first.digest)? else {
-            let (engine, digest) = (Arc::clone(&self.engine), first.digest);
-            let (size_bytes, ended) = (first.size_bytes, self.ended);
-            let extent = PatchedExtent { engine, digest, size_bytes, ended };
-            return Ok(Some(ExtentAt { start, extent: Box::new(extent) }));
+        let location = match self.locate(&first.digest)? {
+            Located::Frame(location) => location,
+            Located::Patched(patches) => {
+                let (engine, ended) = (Arc::clone(&self.engine), self.ended);
+                let BlobEntry { digest, size_bytes } = first;
+                let extent = PatchedExtent::new(engine, digest, size_bytes, patches, ended)?;
+                return Ok(Some(ExtentAt { start, extent: Box::new(extent) }));
+            }
         };
         if u64::from(location.len) != first.size_bytes {
             return Err(self.hole(offset));

@@ -7,7 +7,7 @@ use granary_castore::{BlobDigest, BlobExtent, Error, Result};
 
 use crate::{
     engine::Inner,
-    format::{ContentsTag, ObjectKind, PackedFrame, contents_tag},
+    format::{ContentsTag, ObjectKind, PackedFrame, Patches, contents_tag},
     index::{Located, Location},
 };
 
@@ -98,7 +98,8 @@ impl FrameExtent {
         is_next
     }
 
-    fn try_read(&self) -> Result<Bytes, Harm> {
+    /// All of its bytes; `packed` gives the frame, if that is needed.
+    fn try_read(&self, packed: impl FnOnce() -> Result<PackedFrame>) -> Result<Bytes, Harm> {
         let (packs, first) = (&self.engine.packs, &self.first);
         if self.may_be_whole()
             && let Some(raw) = packs.frames().whole(first, self.size_bytes, || *self.tag())
@@ -108,7 +109,7 @@ impl FrameExtent {
         if let Some(raw) = packs.frames().partial(first) {
             return self.checked(&raw);
         }
-        let frame = packs.packed_frame(first).map_err(|error| self.harm(error))?;
+        let frame = packed().map_err(|error| self.harm(error))?;
         if self.may_be_whole() && self.is_whole(&frame) {
             // What was stored is just what is wanted, and it is as it was stored: the digests of
             // its parts, at several times the cost, would tell the same.
@@ -232,11 +233,19 @@ impl BlobExtent for FrameExtent {
 
     fn read(&self) -> Result<Bytes> {
         self.engine.reads.fetch_add(1, Ordering::Relaxed);
-        match self.try_read() {
+        match self.try_read(|| self.engine.packs.packed_frame(&self.first)) {
             Ok(bytes) => Ok(bytes),
             Err(_) if self.may_be_moved() => self.read_apart(),
             Err(harm) => Err(self.describe(harm)),
         }
+    }
+
+    fn read_now(&self) -> Option<Bytes> {
+        let not_now = || Error::unavailable("it is not in memory");
+        let packed = || self.engine.packs.packed_frame_now(&self.first).ok_or_else(not_now);
+        let bytes = self.try_read(packed).ok()?;
+        self.engine.reads.fetch_add(1, Ordering::Relaxed);
+        Some(bytes)
     }
 
     fn read_zstd(&self) -> Result<Option<Bytes>> {
@@ -271,11 +280,34 @@ const LARGE_BYTES: u64 = 64 << 10;
 
 /// A chunk that is kept as another one with some bytes replaced.
 pub(crate) struct PatchedExtent {
-    pub(crate) engine: Arc<Inner>,
-    pub(crate) digest: [u8; 32],
-    pub(crate) size_bytes: u64,
+    engine: Arc<Inner>,
+    digest: [u8; 32],
+    size_bytes: u64,
     /// How many collections had ended when it was looked up.
-    pub(crate) ended: u64,
+    ended: u64,
+    /// Where its patches lie, and what is patched, if that could be found: whoever must not wait does not
+    /// look anything up.
+    parts: Option<(Location, Location)>,
+}
+
+impl PatchedExtent {
+    /// Of a chunk of `size_bytes` whose patches lie at `patches`, and which was looked up when
+    /// [`Guard::ended`](crate::gc::Guard::ended) was `ended`.
+    pub(crate) fn new(
+        engine: Arc<Inner>,
+        digest: [u8; 32],
+        size_bytes: u64,
+        patches: Location,
+        ended: u64,
+    ) -> Result<Self> {
+        let parts = match engine.base_of(&patches) {
+            Ok(base) => Some((patches, base)),
+            // It may have been moved. What else is wrong, whoever reads it is told.
+            Err(Error::Corrupt(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { engine, digest, size_bytes, ended, parts })
+    }
 }
 
 impl BlobExtent for PatchedExtent {
@@ -299,5 +331,17 @@ impl BlobExtent for PatchedExtent {
             chunk.len()
         ));
         Err(self.engine.note_if_damage(ObjectKind::Chunk, &self.digest, error))
+    }
+
+    fn read_now(&self) -> Option<Bytes> {
+        let (patches, base) = self.parts.as_ref()?;
+        let patches = Patches::decode(&self.engine.packs.read_now(patches)?).ok()?;
+        let mut bytes = self.engine.packs.read_now(base)?.to_vec();
+        patches.apply(&mut bytes).ok()?;
+        let is_right = bytes.len() as u64 == self.size_bytes && blake3::hash(&bytes) == self.digest;
+        if is_right {
+            self.engine.reads.fetch_add(1, Ordering::Relaxed);
+        }
+        is_right.then(|| bytes.into())
     }
 }

@@ -113,6 +113,11 @@ impl Inner {
             .map_err(|problem| Error::corrupt("its patches are malformed").because(problem))
     }
 
+    /// Where the base of a patched chunk lies whose patches lie at `patches`.
+    pub(crate) fn base_of(&self, patches: &Location) -> Result<Location> {
+        self.patches(patches).and_then(|patches| self.base(&patches))
+    }
+
     /// Where the base of a patched chunk lies: always in a frame, or reading would be a search.
     fn base(&self, patches: &Patches) -> Result<Location> {
         match self.index.located(ObjectKind::Base, &patches.base)? {
@@ -147,9 +152,7 @@ impl Inner {
     fn located_len(&self, located: &Located) -> Result<u32> {
         match located {
             Located::Frame(location) => Ok(location.len),
-            Located::Patched(location) => {
-                self.patches(location).and_then(|patches| self.base(&patches)).map(|base| base.len)
-            }
+            Located::Patched(patches) => self.base_of(patches).map(|base| base.len),
         }
     }
 }

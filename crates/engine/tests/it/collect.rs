@@ -358,6 +358,8 @@ fn readers_go_on_while_packs_move() {
     collect(&engine, &[kept.root()]);
     for (contents, (mut reader, extent)) in readers {
         if let Some(at) = extent {
+            let now = at.extent.read_now();
+            assert!(now.is_none(), "what was looked up lies there no more");
             let bytes = at.extent.read().expect("it lies elsewhere now");
             assert_eq!(bytes, contents[..bytes.len()]);
         }

@@ -82,14 +82,17 @@ fn what_is_in_memory_can_be_had_at_once() {
     let (text, noise) =
         (Random::new(1).compressible(3_000_000), Random::new(2).incompressible(3_000_000));
     let small = Random::new(3).compressible(30_000);
-    for contents in [&text, &noise, &small] {
+    let patched = Random::new(4).with_references(400_000, 2, 40_000, 3);
+    for contents in [&text, &noise, &small, &patched] {
         put_blob(&engine, contents).expect("stored");
     }
+    assert!(engine.stats().expect("counted").patched_chunk_count > 2);
     engine.close().expect("closed");
     drop(engine);
     let engine = open();
-    let before_any_read = extents(&engine, &noise)[0].extent.read_zstd_now();
-    assert!(before_any_read.is_none(), "a pack that is not open must be looked for on the disk");
+    let first = &extents(&engine, &noise)[0].extent;
+    let before_any_read = [first.read_zstd_now(), first.read_now()];
+    assert_eq!(before_any_read, [None, None], "what is not open must be looked for on the disk");
     for (contents, expected) in [(&text, true), (&noise, true), (&small, false)] {
         let mut held = Vec::new();
         for ExtentAt { start, extent } in extents(&engine, contents) {
@@ -101,6 +104,15 @@ fn what_is_in_memory_can_be_had_at_once() {
         }
         // What was read later went elsewhere.
         assert!(held.iter().all(|(now, waited_for)| now == waited_for));
+    }
+    for contents in [&text, &noise, &small, &patched] {
+        let mut held = Vec::new();
+        for ExtentAt { start, extent } in extents(&engine, contents) {
+            let now = extent.read_now().unwrap_or_else(|| panic!("{start} is in memory"));
+            held.extend_from_slice(&now);
+            assert!(now == extent.read().expect("readable"), "{start}");
+        }
+        assert!(held == *contents);
     }
 }
 
@@ -202,6 +214,11 @@ fn damaged_frames_are_never_given_as_stored() {
             for frame in waited_for.iter().flatten().chain(&now) {
                 let raw = zstd::bulk::decompress(frame, len).expect("a frame");
                 assert!(raw == contents[start..start + len]);
+            }
+            let bytes = extent.read();
+            match extent.read_now() {
+                Some(now) => assert!(now == bytes.expect("it was had at once")),
+                None => assert!(matches!(bytes, Err(Error::Corrupt(_)))),
             }
             match waited_for {
                 Ok(frame) => assert!(now == frame),

@@ -171,6 +171,11 @@ impl Form for Framer {
         });
         now.collect()
     }
+
+    /// It was made once before, then.
+    fn is_work(&self) -> bool {
+        false
+    }
 }
 
 fn no_memory(cause: std::io::Error) -> Error {

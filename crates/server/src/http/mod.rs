@@ -34,6 +34,7 @@ mod options;
 mod target;
 
 mod bounded;
+mod busy;
 mod frames;
 mod layouts;
 mod negotiation;

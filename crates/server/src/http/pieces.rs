@@ -1,7 +1,7 @@
 //! Bodies in pieces: read ahead, in order, without holding a thread while the client is
 //! slow. What is in memory and goes out as it is stored is read when it is sent instead.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    busy::Busy,
     layouts::{Layouts, NewLayout},
     reader_threads::{ReaderThreads, Wanted},
 };
@@ -41,6 +42,7 @@ pub(super) struct Readers {
     budget: Arc<Semaphore>,
     /// Those of each event loop.
     threads: Vec<ReaderThreads>,
+    busy: Busy,
 }
 
 /// The buffers of a piece.
@@ -51,11 +53,12 @@ pub(super) trait Form: Send + Sync {
     /// Reads a piece, which may take a while.
     fn read(&self, piece: &NarPiece, later: Later) -> Result<Buffers>;
 
-    /// The same, if it takes neither waiting nor work worth another thread. It was made once
-    /// before, then.
-    fn read_now(&self, _piece: &NarPiece) -> Option<Buffers> {
-        None
-    }
+    /// The same, if it takes no waiting.
+    fn read_now(&self, piece: &NarPiece) -> Option<Buffers>;
+
+    /// Whether [`read_now`](Self::read_now) takes work that is worth another thread, if there is a
+    /// core for one.
+    fn is_work(&self) -> bool;
 }
 
 /// The bytes as they are.
@@ -64,6 +67,14 @@ struct Plain;
 impl Form for Plain {
     fn read(&self, piece: &NarPiece, _later: Later) -> Result<Buffers> {
         piece.read()
+    }
+
+    fn read_now(&self, piece: &NarPiece) -> Option<Buffers> {
+        piece.read_now()
+    }
+
+    fn is_work(&self) -> bool {
+        true
     }
 }
 
@@ -84,6 +95,7 @@ impl Readers {
             threads: (0..event_loops::count())
                 .map(|_| ReaderThreads::new(event_loops::count().clamp(2, MAX_READERS_PER_LOOP)))
                 .collect(),
+            busy: Busy::new(event_loops::count()),
         }
     }
 
@@ -135,6 +147,7 @@ impl Readers {
             ahead_bytes: 0,
             sent: None,
             was_read_now: false,
+            has_waited: false,
         };
         let first = pieces.next().await?;
         let rest = stream::try_unfold(pieces, |mut pieces| async move {
@@ -182,6 +195,8 @@ struct Pieces {
     sent: Option<OwnedSemaphorePermit>,
     /// Whether the last piece was read here and now.
     was_read_now: bool,
+    /// Whether a piece could not be had without waiting: what is behind it is likely to lie there too.
+    has_waited: bool,
 }
 
 /// Where the next pieces come from.
@@ -207,6 +222,7 @@ struct Reading {
 impl Pieces {
     async fn next(&mut self) -> Result<Option<Buffers>> {
         self.give_back(None);
+        self.readers.busy.note(event_loops::here(), Instant::now());
         loop {
             self.take_cut();
             if let Some(buffers) = self.read_now().await {
@@ -242,20 +258,31 @@ impl Pieces {
     }
 
     /// The next piece, if it can be had here and now: the way to another thread and back costs
-    /// about as much as to read what is in memory. Not if some are read elsewhere already: the disk
-    /// had to be waited for, and what is behind is likely to lie there too.
+    /// about as much as to read what is in memory. Not if some are read elsewhere already, nor if it is
+    /// work for which there is another core.
     async fn read_now(&mut self) -> Option<Buffers> {
-        if !self.reading.is_empty() {
+        if !self.reading.is_empty() || self.is_spread() {
             return None;
         }
         if std::mem::take(&mut self.was_read_now) {
             // A client that takes whatever comes would keep the others of this thread waiting.
             yield_now().await;
         }
-        let buffers = self.form.read_now(self.cut.front()?)?;
+        let Some(buffers) = self.form.read_now(self.cut.front()?) else {
+            self.has_waited = true;
+            return None;
+        };
         self.cut.pop_front();
         self.was_read_now = true;
+        if self.cut.len() < PIECES_CUT {
+            self.cut_more();
+        }
         Some(buffers)
+    }
+
+    /// Whether other cores have time to read for this body.
+    fn is_spread(&self) -> bool {
+        self.form.is_work() && !self.readers.busy.are_all(Instant::now())
     }
 
     /// Has a piece read.
@@ -278,7 +305,9 @@ impl Pieces {
 
     /// Starts to read what is cut, as far as that is allowed.
     fn read_ahead(&mut self) {
-        while self.reading.len() < PIECES_AHEAD
+        let is_ahead = self.has_waited || self.is_spread();
+        while is_ahead
+            && self.reading.len() < PIECES_AHEAD
             && let Some(piece) = self.cut.front()
             && let Some(budget) = self.budget(piece.size_bytes())
             && let Some(piece) = self.cut.pop_front()
@@ -392,7 +421,9 @@ mod tests {
             batch.commit().expect("memory");
             let records = Arc::new(castore.memory().clone());
             let store = Store::new(Arc::new(castore.clone()), records, StoreOptions::default());
-            let readers = Arc::new(Readers::new(Arc::new(store)));
+            // However many cores there are.
+            let readers = Readers { busy: Busy::new(2), ..Readers::new(Arc::new(store)) };
+            let readers = Arc::new(readers);
             let plan = Arc::new(NarPlan::of_blob(digest, LEN as u64));
             Self { castore, readers, contents, plan }
         }
@@ -407,6 +438,19 @@ mod tests {
         async fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
             let pieces: Vec<Buffers> = self.begin(range).await?.try_collect().await?;
             Ok(pieces.into_iter().flatten().flatten().collect())
+        }
+
+        /// Has all event loops busy for an hour.
+        fn keep_busy(&self) {
+            let end = Instant::now() + Duration::from_secs(3600);
+            (0..2).for_each(|event_loop| self.readers.busy.note(event_loop, end));
+        }
+
+        /// How many extents were read here and now, and how many in all.
+        fn extents(&self) -> (usize, usize) {
+            let counts = self.castore.counts();
+            let extents = counts.values().map(|counts| (counts.now, counts.read.values().sum()));
+            extents.fold((0, 0), |sum, counts: (usize, usize)| (sum.0 + counts.0, sum.1 + counts.1))
         }
 
         fn is_idle(&self) -> bool {
@@ -511,6 +555,95 @@ mod tests {
         // It lies elsewhere and is damaged there.
         fixture.castore.fail_from(0, Error::corrupt("damaged"));
         assert!(matches!(fixture.read(0..LEN as u64).await, Err(Error::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn work_is_done_here_while_no_core_is_idle() {
+        let fixture = Fixture::new();
+        fixture.castore.keep_in_memory(u64::MAX);
+        fixture.keep_busy();
+        let _occupied = fixture.readers.threads().occupy();
+        let read = tokio::time::timeout(Duration::from_secs(60), fixture.read(0..LEN as u64));
+        let bytes = read.await.expect("it waits for no thread").expect("whole");
+        assert!(bytes == fixture.contents);
+        let (now, all) = fixture.extents();
+        assert!(now > 10 && now == all, "{now} of {all}");
+        assert!(fixture.is_idle());
+    }
+
+    #[tokio::test]
+    async fn work_is_left_to_a_core_that_is_idle() {
+        let fixture = Fixture::new();
+        fixture.castore.keep_in_memory(u64::MAX);
+        assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
+        assert_eq!(fixture.extents().0, 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_elsewhere_is_taken_before_work_is_done_here() {
+        let fixture = Fixture::new();
+        fixture.castore.keep_in_memory(u64::MAX);
+        let mut pieces = Box::pin(fixture.begin(0..LEN as u64).await.expect("whole"));
+        let mut read = Vec::new();
+        while let Some(piece) = pieces.try_next().await.expect("whole") {
+            read.extend(piece.into_iter().flatten());
+            fixture.keep_busy();
+        }
+        assert!(read == fixture.contents);
+        let (now, all) = fixture.extents();
+        assert!(0 < now && now < all, "{now} of {all}");
+        assert!(fixture.is_idle());
+    }
+
+    #[tokio::test]
+    async fn what_lies_on_a_disk_is_read_ahead_though_no_core_is_idle() {
+        let fixture = Fixture::new();
+        fixture.castore.keep_in_memory(LEN as u64 / 2);
+        fixture.keep_busy();
+        let mut pieces = Box::pin(fixture.begin(0..LEN as u64).await.expect("whole"));
+        let (mut read, mut taken) = (Vec::new(), 0);
+        while let Some(piece) = pieces.try_next().await.expect("whole") {
+            read.extend(piece.into_iter().flatten());
+            taken = taken.max(READ_AHEAD_BYTES - fixture.readers.budget.available_permits());
+        }
+        assert!(read == fixture.contents);
+        assert!(taken as u64 > PIECE_BYTES, "nothing is read ahead");
+        let (now, all) = fixture.extents();
+        assert!(0 < now && now < all, "{now} of {all}");
+    }
+
+    #[tokio::test]
+    async fn who_works_gives_way_to_others() {
+        let fixture = Fixture::new();
+        fixture.castore.keep_in_memory(u64::MAX);
+        // So that all of it is cut.
+        assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
+        fixture.keep_busy();
+        let mut pieces = Box::pin(fixture.begin(0..LEN as u64).await.expect("whole"));
+        assert!(futures::poll!(pieces.next()).is_ready(), "it was read before this began");
+        for _ in 0..3 {
+            assert!(futures::poll!(pieces.next()).is_pending(), "others have had no turn");
+            assert!(matches!(futures::poll!(pieces.next()), std::task::Poll::Ready(Some(Ok(_)))));
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_is_found_here_as_elsewhere() {
+        let fixture = Fixture::new();
+        fixture.castore.keep_in_memory(u64::MAX);
+        fixture.castore.fail_from(5 * PIECE_BYTES, Error::corrupt("damaged"));
+        fixture.keep_busy();
+        let mut pieces = Box::pin(fixture.begin(0..LEN as u64).await.expect("it begins well"));
+        let mut read = Vec::new();
+        let error = loop {
+            match pieces.next().await.expect("an error comes first") {
+                Ok(piece) => read.extend(piece.into_iter().flatten()),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Corrupt(_)));
+        assert!(read.len() as u64 > 3 * PIECE_BYTES && fixture.contents.starts_with(&read));
+        assert!(fixture.extents().0 > 0);
     }
 
     /// Bodies of frames, which were made once before.

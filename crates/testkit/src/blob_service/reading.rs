@@ -129,6 +129,9 @@ pub(super) fn extents_are_the_blob(store: &Store) {
             let bytes = found.extent.read().expect("an extent can be read");
             assert_eq!(bytes.len() as u64, found.extent.size_bytes(), "the extent at {start}");
             assert!(contents[start..].starts_with(&bytes), "the extent at {start} is another");
+            if let Some(now) = found.extent.read_now() {
+                assert!(now == bytes, "the extent at {start} is another at once");
+            }
             if let Some(frame) = found.extent.read_zstd().expect("an extent can be read") {
                 let declared = zstd::zstd_safe::get_frame_content_size(&frame).ok().flatten();
                 assert_eq!(declared, Some(bytes.len() as u64), "the frame of that at {start}");
