@@ -1,9 +1,10 @@
-//! What an import cannot take less than: all that libraries and the kernel have to do for one, in one
-//! thread, piece by piece of what is in the cache of its core.
+//! What an import can hardly take less than: what libraries and the kernel have to do for one, in one thread,
+//! in pieces of a MiB.
 //!
 //! Files are read into a NAR, that is hashed, files are hashed, large ones are cut and their chunks hashed,
 //! everything is compressed as text is and written into one file. Nothing is looked up, kept or made
-//! durable. `python3 -m bench --only import` sets an import beside it.
+//! durable; nor is left out what was there before, of which a tree of sources has little. `python3 -m bench
+//! --only import` sets an import beside it.
 
 use std::{
     error::Error,
@@ -34,7 +35,8 @@ use zstd::zstd_safe::{CParameter, Strategy, compress_bound};
 /// How much is read before it is hashed and compressed, about as in an import.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What a NAR has for an entry of a directory beside its name and contents, about.
+/// What a NAR has for an entry of a directory beside its name and contents; for a file it has half as
+/// much again.
 const ENTRY_BYTES: usize = 120;
 
 /// The longest name, and more than all that comes with it.
@@ -290,6 +292,8 @@ fn list(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<(CString, Kind)>> {
         let kind = match entry.file_type() {
             FileType::Directory => Kind::Directory,
             FileType::RegularFile => Kind::File,
+            // Or a tree would seem to be read that is not.
+            FileType::Unknown => return Err(rustix::io::Errno::OPNOTSUPP),
             _ => Kind::Other,
         };
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {

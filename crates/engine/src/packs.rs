@@ -29,9 +29,9 @@ pub(crate) const PACKS_DIR: &str = "packs";
 /// Most packs that are open for reading at a time.
 const MAX_OPEN_PACKS: usize = 256;
 
-/// Most bytes of a frame before compression that is read for who must not wait: more takes longer to
-/// decompress than others should wait for.
-const MAX_RAW_BYTES_NOW: usize = 8 << 20;
+/// Most bytes of a frame before compression that is read for who must not wait, who should not be
+/// kept long either. Hardly a frame has more, unless larger ones are asked for.
+const MAX_RAW_BYTES_NOW: usize = 4 << 20;
 
 /// Identifies a pack for ever: 128 random bits, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,7 +80,7 @@ pub(crate) struct Packs {
     removals: AtomicU64,
     files: Cache<u32, Arc<dyn DiskFile>>,
     frames: FrameCache,
-    /// For frames that go to somebody as they are stored.
+    /// For frames that go to somebody as they are stored, and for those that are decompressed at once.
     buffers: Buffers,
 }
 

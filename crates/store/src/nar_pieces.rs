@@ -26,6 +26,10 @@ pub const PIECE_BYTES: u64 = 640 << 10;
 /// they may keep alive beside them, a frame each, is bounded by how many fit into a piece.
 const COPY_BELOW_BYTES: u64 = 128 << 10;
 
+/// Most extents of a piece that is quick to read. Most pieces have one or two; each may be of another
+/// frame.
+const QUICK_EXTENTS: usize = 8;
+
 /// Cuts a range of a planned NAR into pieces, at the ends of extents.
 pub struct NarPieces {
     cursor: NarCursor<Arc<NarPlan>>,
@@ -104,6 +108,13 @@ impl NarPiece {
     pub fn memory_bytes(&self) -> usize {
         let parts = self.parts.iter();
         size_of::<Self>() + parts.map(|part| size_of::<Part>() + part.memory_bytes()).sum::<usize>()
+    }
+
+    /// Whether it takes little more work to read than its length says: one of many small files may take
+    /// as many frames, of which it has but a small part each.
+    pub fn is_quick(&self) -> bool {
+        let is_extent = |part: &&Part| matches!(part, Part::Extent(_));
+        self.parts.iter().filter(is_extent).count() <= QUICK_EXTENTS
     }
 
     /// The same bytes, to be cut as they lie now.

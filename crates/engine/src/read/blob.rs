@@ -46,7 +46,7 @@ impl ChunkReader {
             }
             Located::Patched(patches) => {
                 let (size_bytes, ended) = (self.size_bytes, self.ended);
-                Box::new(PatchedExtent::new(engine, digest, size_bytes, patches, ended)?)
+                Box::new(PatchedExtent::new(engine, digest, size_bytes, patches, ended))
             }
         })
     }
@@ -265,7 +265,7 @@ impl BlobReader for DividedReader {
             Located::Patched(patches) => {
                 let (engine, ended) = (Arc::clone(&self.engine), self.ended);
                 let BlobEntry { digest, size_bytes } = first;
-                let extent = PatchedExtent::new(engine, digest, size_bytes, patches, ended)?;
+                let extent = PatchedExtent::new(engine, digest, size_bytes, patches, ended);
                 return Ok(Some(ExtentAt { start, extent: Box::new(extent) }));
             }
         };

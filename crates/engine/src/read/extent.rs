@@ -7,7 +7,7 @@ use granary_castore::{BlobDigest, BlobExtent, Error, Result};
 
 use crate::{
     engine::Inner,
-    format::{ContentsTag, ObjectKind, PackedFrame, Patches, contents_tag},
+    format::{ContentsTag, ObjectKind, PackedFrame, contents_tag},
     index::{Located, Location},
 };
 
@@ -285,9 +285,10 @@ pub(crate) struct PatchedExtent {
     size_bytes: u64,
     /// How many collections had ended when it was looked up.
     ended: u64,
-    /// Where its patches lie, and what is patched, if that could be found: whoever must not wait does not
-    /// look anything up.
-    parts: Option<(Location, Location)>,
+    patches: Location,
+    /// Where what is patched lies, if that could be told from what is in memory: whoever must not wait
+    /// does not look it up.
+    base: Option<Location>,
 }
 
 impl PatchedExtent {
@@ -299,14 +300,9 @@ impl PatchedExtent {
         size_bytes: u64,
         patches: Location,
         ended: u64,
-    ) -> Result<Self> {
-        let parts = match engine.base_of(&patches) {
-            Ok(base) => Some((patches, base)),
-            // It may have been moved. What else is wrong, whoever reads it is told.
-            Err(Error::Corrupt(_)) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Self { engine, digest, size_bytes, ended, parts })
+    ) -> Self {
+        let base = engine.base_if_in_memory(&patches);
+        Self { engine, digest, size_bytes, ended, patches, base }
     }
 }
 
@@ -334,8 +330,8 @@ impl BlobExtent for PatchedExtent {
     }
 
     fn read_now(&self) -> Option<Bytes> {
-        let (patches, base) = self.parts.as_ref()?;
-        let patches = Patches::decode(&self.engine.packs.read_now(patches)?).ok()?;
+        let base = self.base.as_ref()?;
+        let patches = self.engine.patches_now(&self.patches)?;
         let mut bytes = self.engine.packs.read_now(base)?.to_vec();
         patches.apply(&mut bytes).ok()?;
         let is_right = bytes.len() as u64 == self.size_bytes && blake3::hash(&bytes) == self.digest;

@@ -113,9 +113,15 @@ impl Inner {
             .map_err(|problem| Error::corrupt("its patches are malformed").because(problem))
     }
 
-    /// Where the base of a patched chunk lies whose patches lie at `patches`.
-    pub(crate) fn base_of(&self, patches: &Location) -> Result<Location> {
-        self.patches(patches).and_then(|patches| self.base(&patches))
+    /// The patches that lie at `location`, if they are in memory.
+    pub(crate) fn patches_now(&self, location: &Location) -> Option<Patches> {
+        Patches::decode(&self.packs.read_now(location)?).ok()
+    }
+
+    /// Where the base of a patched chunk lies whose patches lie at `location`, if those are in memory.
+    /// It is looked up in the index, which may take waiting.
+    pub(crate) fn base_if_in_memory(&self, location: &Location) -> Option<Location> {
+        self.base(&self.patches_now(location)?).ok()
     }
 
     /// Where the base of a patched chunk lies: always in a frame, or reading would be a search.
@@ -152,7 +158,9 @@ impl Inner {
     fn located_len(&self, located: &Located) -> Result<u32> {
         match located {
             Located::Frame(location) => Ok(location.len),
-            Located::Patched(patches) => self.base_of(patches).map(|base| base.len),
+            Located::Patched(location) => {
+                self.patches(location).and_then(|patches| self.base(&patches)).map(|base| base.len)
+            }
         }
     }
 }

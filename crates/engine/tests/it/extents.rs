@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use granary_castore::{BlobDigest, BlobService, Castore, Error, ExtentAt};
-use granary_engine::{Engine, OpenOptions};
+use granary_engine::{Engine, FrameSizes, OpenOptions};
 use granary_testkit::{CrashDisk, Random};
 use tempfile::TempDir;
 
@@ -113,6 +113,27 @@ fn what_is_in_memory_can_be_had_at_once() {
             assert!(now == extent.read().expect("readable"), "{start}");
         }
         assert!(held == *contents);
+    }
+}
+
+#[test]
+fn what_takes_long_to_decompress_is_not_had_at_once() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let frame_sizes = FrameSizes { run_bytes: 16 << 20, ..FrameSizes::default() };
+    let options = OpenOptions { frame_sizes, ..OpenOptions::default() };
+    let engine = Engine::open(dir.path(), &options).expect("opens");
+    for (len, is_had) in [(6 << 20, false), (2 << 20, true)] {
+        let contents = Random::new(len as u64).compressible(len);
+        put_blob(&engine, &contents).expect("stored");
+        let mut reader = BlobService::open(&engine, &BlobDigest::of(&contents))
+            .expect("opens")
+            .expect("it is there");
+        let first = reader.extent_at(0, &mut std::iter::empty()).expect("readable");
+        let ExtentAt { start, extent } = first.expect("it has bytes");
+        // Which opens its pack.
+        extent.read_zstd().expect("readable");
+        assert_eq!((start, extent.read_now().is_some()), (0, is_had), "of {len} bytes");
+        assert!(contents.starts_with(&extent.read().expect("readable")));
     }
 }
 

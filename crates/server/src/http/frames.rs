@@ -172,8 +172,8 @@ impl Form for Framer {
         now.collect()
     }
 
-    /// It was made once before, then.
     fn is_work(&self) -> bool {
+        // What is had now was made before, and goes out as it is.
         false
     }
 }

@@ -1,7 +1,8 @@
-//! Bodies in pieces: read ahead, in order, without holding a thread while the client is
-//! slow. What is in memory and goes out as it is stored is read when it is sent instead.
+//! Bodies in pieces: read ahead by other threads, in order, without holding one while the client is
+//! slow. What is in memory is read when it is sent instead, by the thread that sends it: always if it
+//! goes out as it is stored, and if it is to be decompressed while no core is idle.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -31,6 +32,10 @@ const READ_AHEAD_BYTES: usize = 32 << 20;
 /// two in any case, since one may wait for the disk.
 const MAX_READERS_PER_LOOP: usize = 4;
 
+/// How many pieces of a body are read by other threads once one could not be had without waiting: what
+/// is behind it is likely to lie on the disk too.
+const PIECES_ELSEWHERE: usize = 64;
+
 /// How many pieces are cut at a time, so that not each costs a way to another thread.
 const PIECES_CUT: usize = 4;
 
@@ -56,8 +61,7 @@ pub(super) trait Form: Send + Sync {
     /// The same, if it takes no waiting.
     fn read_now(&self, piece: &NarPiece) -> Option<Buffers>;
 
-    /// Whether [`read_now`](Self::read_now) takes work that is worth another thread, if there is a
-    /// core for one.
+    /// Whether [`read_now`](Self::read_now) takes work that is worth another thread if a core is idle.
     fn is_work(&self) -> bool;
 }
 
@@ -147,7 +151,7 @@ impl Readers {
             ahead_bytes: 0,
             sent: None,
             was_read_now: false,
-            has_waited: false,
+            left_elsewhere: 0,
         };
         let first = pieces.next().await?;
         let rest = stream::try_unfold(pieces, |mut pieces| async move {
@@ -195,8 +199,8 @@ struct Pieces {
     sent: Option<OwnedSemaphorePermit>,
     /// Whether the last piece was read here and now.
     was_read_now: bool,
-    /// Whether a piece could not be had without waiting: what is behind it is likely to lie there too.
-    has_waited: bool,
+    /// How many pieces are still to be read by other threads, whoever is busy.
+    left_elsewhere: usize,
 }
 
 /// Where the next pieces come from.
@@ -222,7 +226,7 @@ struct Reading {
 impl Pieces {
     async fn next(&mut self) -> Result<Option<Buffers>> {
         self.give_back(None);
-        self.readers.busy.note(event_loops::here(), Instant::now());
+        self.readers.busy.note(event_loops::here());
         loop {
             self.take_cut();
             if let Some(buffers) = self.read_now().await {
@@ -240,6 +244,7 @@ impl Pieces {
             if let Some(first) = self.reading.front_mut() {
                 let buffers = (&mut first.read).await.map_err(not_read)??;
                 let read = self.reading.pop_front();
+                self.left_elsewhere = self.left_elsewhere.saturating_sub(1);
                 self.give_back(read.and_then(|read| read.budget));
                 // While this one is sent, the next ones are read.
                 self.take_cut();
@@ -258,10 +263,13 @@ impl Pieces {
     }
 
     /// The next piece, if it can be had here and now: the way to another thread and back costs
-    /// about as much as to read what is in memory. Not if some are read elsewhere already, nor if it is
-    /// work for which there is another core.
+    /// about as much as to read what is in memory, and to decompress it where it is sent leaves it in the
+    /// cache of this core. Not if some are read elsewhere already.
     async fn read_now(&mut self) -> Option<Buffers> {
-        if !self.reading.is_empty() || self.is_spread() {
+        let is_here = self.reading.is_empty()
+            && !self.is_ahead()
+            && (self.cut.front()?.is_quick() || !self.form.is_work());
+        if !is_here {
             return None;
         }
         if std::mem::take(&mut self.was_read_now) {
@@ -269,7 +277,7 @@ impl Pieces {
             yield_now().await;
         }
         let Some(buffers) = self.form.read_now(self.cut.front()?) else {
-            self.has_waited = true;
+            self.left_elsewhere = PIECES_ELSEWHERE;
             return None;
         };
         self.cut.pop_front();
@@ -280,19 +288,25 @@ impl Pieces {
         Some(buffers)
     }
 
-    /// Whether other cores have time to read for this body.
-    fn is_spread(&self) -> bool {
-        self.form.is_work() && !self.readers.busy.are_all(Instant::now())
+    /// Whether other threads read ahead for this body: it lies on a disk, or another core has the time.
+    fn is_ahead(&self) -> bool {
+        let is_spread = || self.form.is_work() && !self.readers.busy.is_every_loop();
+        self.left_elsewhere > 0 || is_spread()
     }
 
     /// Has a piece read.
     fn start(&self, piece: Arc<NarPiece>, wanted: Wanted) -> oneshot::Receiver<Result<Buffers>> {
         let (readers, form) = (Arc::clone(&self.readers), Arc::clone(&self.form));
         let (was_kept, later) = (self.was_kept, self.later);
-        self.readers.threads().read(wanted, move || match form.read(&piece, later) {
-            // What it is made of may have been stored anew since.
-            Err(_) if was_kept => readers.read_anew(&piece, &*form),
-            read => read,
+        let event_loop = event_loops::here();
+        self.readers.threads().read(wanted, move || {
+            let read = match form.read(&piece, later) {
+                // What it is made of may have been stored anew since.
+                Err(_) if was_kept => readers.read_anew(&piece, &*form),
+                read => read,
+            };
+            readers.busy.note(event_loop);
+            read
         })
     }
 
@@ -305,7 +319,7 @@ impl Pieces {
 
     /// Starts to read what is cut, as far as that is allowed.
     fn read_ahead(&mut self) {
-        let is_ahead = self.has_waited || self.is_spread();
+        let is_ahead = self.is_ahead();
         while is_ahead
             && self.reading.len() < PIECES_AHEAD
             && let Some(piece) = self.cut.front()
@@ -414,7 +428,11 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let castore = FramedStore::new(300_000);
+            Self::with_extents(300_000)
+        }
+
+        fn with_extents(max_extent_bytes: usize) -> Self {
+            let castore = FramedStore::new(max_extent_bytes);
             let contents = Random::new(1).compressible(LEN);
             let mut batch = castore.batch().expect("memory");
             let digest = batch.put_blob(contents.clone().into()).expect("memory");
@@ -442,8 +460,7 @@ mod tests {
 
         /// Has all event loops busy for an hour.
         fn keep_busy(&self) {
-            let end = Instant::now() + Duration::from_secs(3600);
-            (0..2).for_each(|event_loop| self.readers.busy.note(event_loop, end));
+            self.readers.busy.keep_all();
         }
 
         /// How many extents were read here and now, and how many in all.
@@ -577,6 +594,16 @@ mod tests {
         fixture.castore.keep_in_memory(u64::MAX);
         assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
         assert_eq!(fixture.extents().0, 0);
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_is_left_to_others_though_no_core_is_idle() {
+        let fixture = Fixture::with_extents(20_000);
+        fixture.castore.keep_in_memory(u64::MAX);
+        fixture.keep_busy();
+        assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
+        let (now, all) = fixture.extents();
+        assert!(all > 500 && now < all / 10, "{now} of {all}");
     }
 
     #[tokio::test]
