@@ -14,20 +14,18 @@ PACKAGE, PROGRAM = "granary-engine", "floor"
 
 
 class Libraries:
-    """What libraries and the kernel have to do for an import, and nothing of ours, in one thread."""
+    """What libraries have to do for an import, and reading: nothing of ours, in one thread."""
 
     name = "libraries"
 
     def __init__(self, bench: Bench) -> None:
         bench.progress("building the program of the libraries alone")
         self.program = cargo.build(PACKAGE, PROGRAM, "bench")
-        self.out = bench.stores / "libraries"
 
     def figures(self, tree: Path) -> dict[str, float]:
         """What takes how long. `shared_seconds` is all of it, were it shared out to all cores evenly."""
         settings = ["--fast-text", *map(str, sweep.TODAY.fast_text)]
-        figures = cargo.figures(run([self.program, *settings, "--out", self.out, tree]).stdout)
-        self.out.unlink()
+        figures = cargo.figures(run([self.program, *settings, tree]).stdout)
         cores = len(os.sched_getaffinity(0))
         return {"shared_seconds": figures["cpu_seconds"] / cores, **figures}
 

@@ -2,16 +2,13 @@
 //! in pieces of a MiB.
 //!
 //! Files are read into a NAR, that is hashed, files are hashed, large ones are cut and their chunks hashed,
-//! everything is compressed as text is and written into one file. Nothing is looked up, kept or made
-//! durable; nor is left out what was there before, of which a tree of sources has little. `python3 -m bench
+//! everything is compressed as text is. Nothing is looked up, written or kept; nor is left out what was there before, of which a tree of sources has little. `python3 -m bench
 //! --only import` sets an import beside it.
 
 use std::{
     error::Error,
     ffi::CString,
-    fs::File,
     hint::black_box,
-    io::Write as _,
     ops::Range,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
@@ -51,10 +48,6 @@ struct Args {
     #[arg(long, num_args = 2, value_names = ["LOG", "BYTES"], required = true)]
     fast_text: Vec<u32>,
 
-    /// What is made of the tree is written here
-    #[arg(long)]
-    out: PathBuf,
-
     /// What would be imported
     tree: PathBuf,
 }
@@ -93,7 +86,6 @@ fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
             "cutting_seconds": took.cutting.as_secs_f64(),
             "chunk_hash_seconds": took.chunk_hash.as_secs_f64(),
             "compressing_seconds": took.compressing.as_secs_f64(),
-            "writing_seconds": took.writing.as_secs_f64(),
             "nar_bytes": sizes.nar,
             "cut_bytes": sizes.cut,
             "compressed_bytes": sizes.compressed,
@@ -116,7 +108,6 @@ struct Took {
     cutting: Duration,
     chunk_hash: Duration,
     compressing: Duration,
-    writing: Duration,
 }
 
 #[derive(Default)]
@@ -137,7 +128,6 @@ struct Floor {
     file_hash: blake3::Hasher,
     zstd: zstd::bulk::Compressor<'static>,
     compressed: Vec<u8>,
-    out: File,
     took: Took,
     sizes: Sizes,
 }
@@ -162,7 +152,6 @@ impl Floor {
             file_hash: blake3::Hasher::new(),
             zstd,
             compressed: Vec::new(),
-            out: File::create(&args.out)?,
             took: Took::default(),
             sizes: Sizes::default(),
         })
@@ -224,10 +213,10 @@ impl Floor {
         Ok(())
     }
 
-    /// Hashes, cuts, compresses and writes what was read.
+    /// Hashes, cuts and compresses what was read.
     fn end_piece(&mut self) -> Result<(), Box<dyn Error>> {
         let nar = &self.nar[..self.filled];
-        let Self { files, nar_hash, file_hash, zstd, compressed, out, took, sizes, .. } = self;
+        let Self { files, nar_hash, file_hash, zstd, compressed, took, sizes, .. } = self;
         timed(&mut took.nar_hash, || nar_hash.update(nar));
         timed(&mut took.file_hash, || {
             for Contents { range, is_whole } in &*files {
@@ -253,7 +242,6 @@ impl Floor {
             compressed.reserve(compress_bound(nar.len()));
             zstd.compress_to_buffer(nar, compressed)
         })?;
-        timed(&mut took.writing, || out.write_all(compressed))?;
         sizes.nar += nar.len();
         sizes.compressed += compressed.len();
         files.clear();
