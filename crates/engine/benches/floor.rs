@@ -1,9 +1,10 @@
-//! What an import can hardly take less than: what libraries and the kernel have to do for one, in one thread,
-//! in pieces of a MiB.
+//! What an import can hardly take less than: what libraries have to do for one, and reading, in one
+//! thread, in pieces of a MiB.
 //!
-//! Files are read into a NAR, that is hashed, files are hashed, large ones are cut and their chunks hashed,
-//! everything is compressed as text is. Nothing is looked up, written or kept; nor is left out what was there before, of which a tree of sources has little. `python3 -m bench
-//! --only import` sets an import beside it.
+//! Files are read into a NAR, that is hashed, files are hashed, large ones are cut and their chunks
+//! hashed, everything is compressed as text is. Nothing is looked up, written or kept; nor is left out
+//! what was there before, of which a tree of sources has little. `python3 -m bench --only import` sets
+//! an import beside it.
 
 use std::{
     error::Error,

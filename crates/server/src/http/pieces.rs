@@ -639,6 +639,16 @@ mod tests {
         assert!(0 < now && now < all, "{now} of {all}");
     }
 
+    /// Between two pieces that are read here and now others have a turn.
+    async fn gives_way(pieces: impl Stream<Item = Result<Buffers>>) {
+        let mut pieces = Box::pin(pieces);
+        assert!(futures::poll!(pieces.next()).is_ready(), "it was read before this began");
+        for _ in 0..3 {
+            assert!(futures::poll!(pieces.next()).is_pending(), "others have had no turn");
+            assert!(matches!(futures::poll!(pieces.next()), std::task::Poll::Ready(Some(Ok(_)))));
+        }
+    }
+
     #[tokio::test]
     async fn who_works_gives_way_to_others() {
         let fixture = Fixture::new();
@@ -646,12 +656,7 @@ mod tests {
         // So that all of it is cut.
         assert!(fixture.read(0..LEN as u64).await.expect("whole") == fixture.contents);
         fixture.keep_busy();
-        let mut pieces = Box::pin(fixture.begin(0..LEN as u64).await.expect("whole"));
-        assert!(futures::poll!(pieces.next()).is_ready(), "it was read before this began");
-        for _ in 0..3 {
-            assert!(futures::poll!(pieces.next()).is_pending(), "others have had no turn");
-            assert!(matches!(futures::poll!(pieces.next()), std::task::Poll::Ready(Some(Ok(_)))));
-        }
+        gives_way(fixture.begin(0..LEN as u64).await.expect("whole")).await;
     }
 
     #[tokio::test]
@@ -765,12 +770,7 @@ mod tests {
     async fn who_reads_from_memory_gives_way_to_others() {
         let framed = Framed::new().await;
         framed.fixture.castore.keep_in_memory(u64::MAX);
-        let mut pieces = Box::pin(framed.begin().await.expect("whole"));
-        assert!(futures::poll!(pieces.next()).is_ready(), "it was read before this began");
-        for _ in 0..3 {
-            assert!(futures::poll!(pieces.next()).is_pending(), "others have had no turn");
-            assert!(matches!(futures::poll!(pieces.next()), std::task::Poll::Ready(Some(Ok(_)))));
-        }
+        gives_way(framed.begin().await.expect("whole")).await;
     }
 
     #[tokio::test]
